@@ -1,0 +1,204 @@
+"""The rollout: sampled, verified and written into the batch before the module's step sees it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from gopd_lightning.errors import InputError
+from gopd_lightning.records import Batch, Prompt, Row, seed_of
+from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine
+from gopd_lightning.verifiers import Verifier
+
+
+class Rollout(Callback):
+    """Samples completions for every batch of prompts, in training and evaluation alike.
+
+    A sample's seed is made of (seed, step, prompt, sample), never of generator state: the same run gives the
+    same samples whatever the batch size, and after a resume. Evaluation uses the same seeds at every step, so
+    that curves compare like with like.
+
+    Args:
+        engine: What samples; null takes the transformers engine in the trainer's process.
+        sampling: How training responses are drawn.
+        eval_sampling: How evaluation responses are drawn; null takes `sampling`.
+        verifiers: The verifier of each domain, for rewards and accuracies; domains without one get none.
+        verify_training: Verify training responses also when the objective does not ask, to show the reward.
+        seed: First part of every sampling seed.
+
+    Example::
+
+        callbacks:
+          - class_path: gopd_callbacks.Rollout
+            init_args:
+              sampling: {n: 8, max_new_tokens: 1024}
+              verifiers: {math: {class_path: gopd_lightning.verifiers.MathVerifier}}
+    """
+
+    def __init__(
+        self,
+        engine: RolloutEngine | None = None,
+        sampling: Sampling | None = None,
+        eval_sampling: Sampling | None = None,
+        verifiers: dict[str, Verifier] | None = None,
+        verify_training: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.engine: RolloutEngine = engine or TransformersEngine()
+        self.sampling = sampling or Sampling()
+        self.eval_sampling = eval_sampling or self.sampling
+        self.verifiers = verifiers or {}
+        self.verify_training = verify_training
+        self.seed = seed
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check settings and ground truths before any weights load.
+
+        Args:
+            trainer: The trainer; its data module has been set up.
+            pl_module: The module.
+            stage: fit, validate, test or predict.
+
+        Raises:
+            InputError: Sampling that the objective cannot score, a prompt limit that leaves no room, a domain
+                whose verifier is missing, or an answer that its verifier cannot use.
+        """
+        module: Any = pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        needs_rewards = "rewards" in module.objective.needs
+        if stage == "fit":
+            module.check_sampling(self.sampling)
+        self._check_room(module.config, data.max_prompt_tokens)
+        for split, prompts in data.prompts.items():
+            graded = split in ("val", "test") or (split == "train" and (needs_rewards or self.verify_training))
+            self._check_answers(prompts if graded else (), must=needs_rewards and split == "train")
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        """Fill the batch with the rollout of this step, unless its rows are given."""
+        module: Any = pl_module
+        if not module.objective.needs:  # supervised rows bring their responses
+            return
+        verify = self.verify_training or "rewards" in module.objective.needs
+        self._fill(trainer, module, batch, self.sampling, trainer.global_step, verify)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        """Log seconds and tokens a second of the step by phase."""
+        info = batch.info
+        tokens, update = info["tokens"], info["update_s"]
+        rollout, verify = info.get("rollout_s", 0.0), info.get("verify_s", 0.0)
+        figures = {
+            "time/update_s": update,
+            "speed/update_tokens_per_s": tokens / update,
+            "speed/tokens_per_s": tokens / (update + rollout + verify),
+        }
+        if rollout:
+            figures |= {"time/rollout_s": rollout, "time/verify_s": verify}
+            figures["speed/rollout_tokens_per_s"] = tokens / rollout
+        pl_module.log_dict(figures, batch_size=1)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Fill a validation batch."""
+        self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", True)
+
+    def on_test_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Fill a test batch."""
+        self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", True)
+
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Fill a batch to predict."""
+        self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", False)
+
+    def _fill(
+        self, trainer: Trainer, module: Any, batch: Batch, sampling: Sampling, step: int | str, verify: bool
+    ) -> None:
+        """Sync, sample, verify; rows and seconds go into the batch."""
+        began = time.perf_counter()
+        self.engine.wake()
+        self.engine.sync(module.student, trainer.global_step)
+        batch.rows = sample_rows(self.engine, module, batch.prompts, sampling, (self.seed, step))
+        self.engine.sleep()
+        sampled = time.perf_counter()
+        if verify:
+            grade(batch.rows, self.verifiers)
+        batch.info |= {"rollout_s": sampled - began, "verify_s": time.perf_counter() - sampled}
+
+    def _check_room(self, config: Any, max_prompt_tokens: int) -> None:
+        """Check that the longest prompt and the longest response fit the student's context."""
+        room = getattr(config, "max_position_embeddings", None)
+        longest = max(self.sampling.max_new_tokens, self.eval_sampling.max_new_tokens)
+        if room is not None and max_prompt_tokens + longest > room:
+            raise InputError(
+                f"data.max_prompt_tokens ({max_prompt_tokens}) + sampling.max_new_tokens ({longest}) exceed the "
+                f"student's context of {room} tokens: lower one of them"
+            )
+
+    def _check_answers(self, prompts: Sequence[Prompt], must: bool) -> None:
+        """Check every ground truth, and that domains which must be verified have a verifier."""
+        for prompt in prompts:
+            verifier = self.verifiers.get(prompt.domain)
+            if verifier is not None:
+                verifier.check(prompt)
+            elif must:
+                raise InputError(
+                    f"{prompt.source}: the objective needs rewards and the domain {prompt.domain!r} has no "
+                    "verifier: add one to Rollout's `verifiers`"
+                )
+
+
+def sample_rows(
+    engine: RolloutEngine, module: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: tuple[int | str, ...]
+) -> list[Row]:
+    """Sample every prompt with an engine that has its weights.
+
+    Args:
+        engine: The engine.
+        module: Gives tokenizer and vocabulary.
+        prompts: The prompts.
+        sampling: How to draw.
+        seed: First parts of the sampling seeds, (seed, step).
+
+    Returns:
+        Rows, the samples of one prompt side by side.
+    """
+    if not prompts:
+        return []
+    seeds = [seed_of(*seed, prompt.uid, k) for prompt in prompts for k in range(sampling.n)]
+    found = engine.generate([prompt.ids for prompt in prompts], sampling, seeds, module.vocabulary)
+    texts = module.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
+    return [
+        Row(prompt=prompts[i // sampling.n], completion=completion, sample=i % sampling.n, text=text)
+        for i, (completion, text) in enumerate(zip(found, texts, strict=True))
+    ]
+
+
+def grade(rows: Sequence[Row], verifiers: dict[str, Verifier]) -> None:
+    """Set the reward of every row whose domain has a verifier.
+
+    Args:
+        rows: Sampled rows, changed in place.
+        verifiers: By domain.
+    """
+    for domain, verifier in verifiers.items():
+        own = [row for row in rows if row.prompt.domain == domain]
+        if not own:
+            continue
+        rewards = verifier.verify([row.prompt for row in own], [row.text for row in own])
+        for row, reward in zip(own, rewards, strict=True):
+            row.reward = reward
+
+
+def greedy(sampling: Sampling) -> Sampling:
+    """The same limits with one arg-max answer a prompt."""
+    return replace(sampling, n=1, temperature=0.0, top_p=1.0, top_k=0)

@@ -1,0 +1,5 @@
+"""`python -m gopd_lightning` is the `gopd` command."""
+
+from gopd_lightning.cli import main
+
+main()

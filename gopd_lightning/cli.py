@@ -1,0 +1,162 @@
+"""The `gopd` command: LightningCLI with this project's defaults, checks and one-line errors.
+
+Verbs are subcommands (fit, validate, test, predict, export), methods are YAML files. The run folder is
+`trainer.default_root_dir`; everything that a run leaves is in it.
+"""
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import auto_cli, set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from gopd_lightning.errors import InputError, TrainingError
+from gopd_lightning.export import export_run
+from gopd_lightning.metrics_file import MetricsFile
+
+TRAINER_DEFAULTS = {
+    "num_sanity_val_steps": 0,  # it would sample before the engine has weights
+    "log_every_n_steps": 1,
+    "use_distributed_sampler": False,  # the loaders know their rank
+    "inference_mode": False,  # an FSDP2 module first run in inference mode cannot be trained
+    "max_epochs": -1,
+    "enable_model_summary": False,
+    "default_root_dir": "runs/unnamed",
+}
+
+
+class Parser(LightningArgumentParser):
+    """Reports what is wrong in one line, without the usage text of two hundred options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the useful line of a parse error and exit with code 2.
+
+        Args:
+            message: jsonargparse's text.
+            ex: The exception behind it.
+        """
+        sys.stderr.write(f"gopd: {_useful(message)}\n")
+        sys.exit(2)
+
+
+class SaveFitConfig(SaveConfigCallback):
+    """Writes config.yaml into the run folder when fitting; other verbs leave the run's record alone."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save when the stage is fit."""
+        if stage == "fit":
+            super().setup(trainer, pl_module, stage)
+
+
+class GOPDCLI(LightningCLI):
+    """LightningCLI whose resumed runs obey the command line and whose run folders are never mixed."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the command line alone: Lightning would lay the checkpoint's hyper-parameters over it."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the trainer; a fit without loggers of its own logs into the run folder."""
+        config = self.config_init[self.config_init["subcommand"]]
+        if config["trainer"]["logger"] is None:
+            kwargs["logger"] = self._run_loggers(config["trainer"]["default_root_dir"])
+        return super().instantiate_trainer(**kwargs)
+
+    def _run_loggers(self, folder: str) -> Any:
+        """metrics.csv and TensorBoard events for fit, nothing for other verbs."""
+        if self.config_init["subcommand"] != "fit":
+            return False
+        return [MetricsFile(folder), TensorBoardLogger(folder, name="", version="")]
+
+    def before_fit(self) -> None:
+        """Refuse a run that cannot start.
+
+        Raises:
+            InputError: No step to run, or a run folder that holds another run.
+        """
+        config = self.config["fit"]
+        trainer = config["trainer"]
+        if trainer["max_steps"] == 0 or (trainer["max_steps"] == -1 and trainer["max_epochs"] in (None, -1)):
+            raise InputError(f"trainer.max_steps is {trainer['max_steps']}: say how many steps to train")
+        folder = Path(trainer["default_root_dir"])
+        if config["ckpt_path"] is None and (folder / "config.yaml").exists():
+            raise InputError(
+                f"trainer.default_root_dir: {folder} holds a run already: go on with it by --ckpt_path last, "
+                "or name another folder"
+            )
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: Arguments; None takes those of the process.
+    """
+    _quieten()
+    arguments = sys.argv[1:] if args is None else list(args)
+    try:
+        if arguments[:1] == ["export"]:
+            auto_cli(export_run, args=arguments[1:], prog="gopd export")
+        else:
+            run_cli(None if args is None else arguments)
+    except InputError as error:
+        sys.stderr.write(f"gopd: {error}\n")
+        sys.exit(2)
+    except TrainingError as error:
+        sys.stderr.write(f"gopd: {error}\n")
+        sys.exit(1)
+
+
+def run_cli(args: Sequence[str] | None = None, run: bool = True) -> GOPDCLI:
+    """Parse and, unless told otherwise, run one of Lightning's verbs.
+
+    Args:
+        args: Arguments; None takes those of the process.
+        run: False only builds the objects, from arguments without a verb.
+
+    Returns:
+        The command line with its trainer, model and data module.
+    """
+    set_parsing_settings(add_print_completion_argument=True)
+    return GOPDCLI(
+        LightningModule,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveFitConfig,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults=TRAINER_DEFAULTS,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        parser_class=Parser,
+        args=args,  # type: ignore[arg-type]
+        run=run,
+    )
+
+
+def _useful(message: str) -> str:
+    """The lines of a parse error that say what is wrong, as one."""
+    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
+    named = [line for line in lines if "is not accepted" in line or "required" in line or "does not exist" in line]
+    return (named[-1] if named and named[-1] != lines[0] else " ".join(lines))[:600]
+
+
+def _quieten() -> None:
+    """Drop what Lightning and its libraries say on every start and no user can act on."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for pattern in (
+        ".*You are using `LightningModule.automatic_optimization.*",
+        ".*does not have many workers.*",
+        ".*manual optimization.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*srun.*",
+    ):
+        warnings.filterwarnings("ignore", pattern)
+
+

@@ -1,0 +1,108 @@
+"""Frozen models: teachers and references, loaded once each, adapters sharing their base, never trained.
+
+The bank is not an `nn.Module` on purpose: what a LightningModule registers lands in every checkpoint and is
+moved and cast with the student (tried on Lightning 2.6). Every rank holds its own copy.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from gopd_lightning.logprobs import TokenScores
+from gopd_lightning.models.folders import adapter_base
+from gopd_lightning.models.loading import adapter_name, load_adapters, load_causal_lm
+from gopd_lightning.models.scoring import LocalScorer
+from gopd_lightning.models.specs import ModelSpec
+from gopd_lightning.records import TokenIds
+
+
+@dataclass(frozen=True)
+class _Member:
+    """Which loaded trunk a name stands for, and under which adapter (None: the trunk itself)."""
+
+    trunk: tuple[str, str]
+    adapter: str | None
+
+
+class FrozenBank:
+    """All frozen models of a run, by name.
+
+    Identical paths are loaded once, and adapters of one base share it; the base itself may be a member too
+    (the adapters are switched off for it).
+
+    Args:
+        specs: The models by name. Names of equal models may repeat under different names.
+        vocabulary: Number of real token ids.
+        device: Where they live.
+        temperature: Divides their logits.
+    """
+
+    def __init__(
+        self, specs: Mapping[str, ModelSpec], vocabulary: int, device: torch.device, temperature: float = 1.0
+    ) -> None:
+        self._members = {name: _member(spec) for name, spec in specs.items()}
+        self._trunks: dict[tuple[str, str], nn.Module] = {}
+        self.vocabulary = vocabulary
+        self.temperature = temperature
+        self.forwards: dict[str, int] = dict.fromkeys(specs, 0)
+        for trunk in dict.fromkeys(member.trunk for member in self._members.values()):
+            self._trunks[trunk] = self._load(*trunk).to(device)
+
+    def __repr__(self) -> str:
+        return f"FrozenBank({', '.join(self._members)}; {len(self._trunks)} loaded)"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
+
+    @property
+    def loaded(self) -> int:
+        """Number of full models in memory."""
+        return len(self._trunks)
+
+    @torch.no_grad()
+    def score(self, name: str, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> TokenScores:
+        """Scores of the response tokens under one member; see `models.scoring.Scorer`."""
+        self.forwards[name] += 1
+        with self.using(name) as model:
+            return LocalScorer(model, self.vocabulary, self.temperature).score(prompts, responses)
+
+    @contextmanager
+    def using(self, name: str) -> Iterator[nn.Module]:
+        """The member's model with its adapter in force, for scoring or sampling."""
+        member = self._members[name]
+        model = self._trunks[member.trunk]
+        if member.adapter is not None:
+            model.set_adapter(adapter_name(member.adapter))  # type: ignore[operator]
+            model.requires_grad_(False)
+            yield model
+        elif hasattr(model, "disable_adapter"):
+            with model.disable_adapter():
+                yield model
+        else:
+            yield model
+
+    def _load(self, path: str, dtype: str) -> nn.Module:
+        """One trunk with every adapter that a member asks of it."""
+        model: nn.Module = load_causal_lm(ModelSpec(path=path, dtype=dtype))
+        members = self._members.values()
+        adapters = [m.adapter for m in members if m.trunk == (path, dtype) and m.adapter is not None]
+        if adapters:
+            model = load_adapters(model, list(dict.fromkeys(adapters)))
+        return model.eval().requires_grad_(False)
+
+
+def _member(spec: ModelSpec) -> _Member:
+    """The trunk and adapter behind a spec; local paths are made canonical so that equal ones are equal."""
+    base = adapter_base(spec.path)
+    if base is None:
+        return _Member((_canonical(spec.path), spec.dtype), None)
+    return _Member((_canonical(base), spec.dtype), _canonical(spec.path))
+
+
+def _canonical(path: str) -> str:
+    """An absolute path for what exists on disk; hub ids stay as they are."""
+    return str(Path(path).resolve()) if Path(path).exists() else path

@@ -1,0 +1,70 @@
+"""Loading causal language models: folders, hub ids, GGUF files, PEFT adapters."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM
+
+from gopd_lightning.errors import InputError
+from gopd_lightning.models.folders import adapter_base, hub_arguments
+from gopd_lightning.models.specs import ModelSpec, StudentSpec
+
+
+def load_causal_lm(spec: ModelSpec) -> nn.Module:
+    """A causal language model in evaluation mode on the CPU.
+
+    A GGUF file counts as quantised after loading and refuses to be saved; its weights are copied into a model
+    built from the configuration.
+    """
+    dtype = getattr(torch, spec.dtype)
+    model: Any = AutoModelForCausalLM.from_pretrained(**hub_arguments(spec.path), dtype=dtype)
+    if spec.path.endswith(".gguf"):
+        plain = AutoModelForCausalLM.from_config(model.config, dtype=dtype)
+        plain.load_state_dict(model.state_dict())
+        plain.generation_config = model.generation_config
+        model = plain
+    model.eval()
+    return model  # type: ignore[no-any-return]
+
+
+def load_adapters(base: nn.Module, paths: Sequence[str]) -> nn.Module:
+    """A PEFT model with every adapter of `paths`, each under its path as name (dots are not allowed there)."""
+    from peft import PeftModel
+
+    model: Any = PeftModel.from_pretrained(base, paths[0], adapter_name=adapter_name(paths[0]))
+    for path in paths[1:]:
+        model.load_adapter(path, adapter_name=adapter_name(path))
+    return model  # type: ignore[no-any-return]
+
+
+def adapter_name(path: str) -> str:
+    """A name for an adapter that PEFT accepts as part of a module name."""
+    return path.replace(".", "_").replace("/", "_")
+
+
+def load_student(spec: StudentSpec) -> nn.Module:
+    """The student, trainable: all weights, a given adapter, or a new LoRA adapter.
+
+    Raises:
+        InputError: Both a given adapter and `lora`.
+    """
+    base = adapter_base(spec.path)
+    if base is not None and spec.lora is not None:
+        raise InputError("model.student: path is an adapter already; give lora or an adapter, not both")
+    trunk = ModelSpec(path=base or spec.path, dtype=spec.dtype)
+    model: Any = load_causal_lm(trunk)
+    if base is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, spec.path, is_trainable=True)
+    elif spec.lora is not None:
+        from peft import LoraConfig, get_peft_model
+
+        model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **spec.lora))
+    if spec.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+    return model  # type: ignore[no-any-return]
+
+

@@ -1,0 +1,48 @@
+"""How a YAML names models: student, teachers and reference."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(kw_only=True)
+class ModelSpec:
+    """A Hugging Face folder or hub id, a GGUF file, or a PEFT adapter on such a model.
+
+    Args:
+        path: Folder, hub id, or `.gguf` file.
+        dtype: float32, bfloat16 or float16; the student should stay float32 (its optimizer works on it).
+        chat_template_kwargs: Arguments of this model's chat template, such as enable_thinking: false.
+    """
+
+    path: str
+    dtype: str = "float32"
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class StudentSpec(ModelSpec):
+    """The model that is trained.
+
+    Args:
+        lora: Arguments of `peft.LoraConfig` (r, lora_alpha, target_modules, ...) to train a new adapter on
+            `path` instead of all weights.
+        gradient_checkpointing: Recompute activations in the backward pass to save memory.
+    """
+
+    lora: dict[str, Any] | None = None
+    gradient_checkpointing: bool = False
+
+
+@dataclass(kw_only=True)
+class TeacherSpec(ModelSpec):
+    """A frozen model that scores the rows of one domain.
+
+    Args:
+        domain: The rows that are its own.
+        reference: Its own reference (reward correction: the model it was trained from); None takes the run's.
+        reward_scale: Its own lambda; None takes the run's.
+    """
+
+    domain: str
+    reference: ModelSpec | None = None
+    reward_scale: float | None = None

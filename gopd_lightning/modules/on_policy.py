@@ -1,0 +1,378 @@
+"""The on-policy step as a LightningModule: score, weigh, backward, update, whatever the objective is.
+
+One loader batch is one rollout is one optimizer step, by manual optimization: micro-batches within a token budget,
+every token weighted by counts of the whole step over all ranks, gradients synchronised on the last. The rows
+come filled in by `gopd_callbacks.Rollout`; this module knows no engine.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from gopd_lightning.data.chat import PromptEncoder
+from gopd_lightning.errors import InputError, TrainingError
+from gopd_lightning.models.folders import check_model, check_same_tokens, load_tokenizer
+from gopd_lightning.models.frozen import FrozenBank
+from gopd_lightning.models.loading import load_student
+from gopd_lightning.models.scoring import LocalScorer
+from gopd_lightning.models.specs import StudentSpec
+from gopd_lightning.modules.evaluation import EvaluationMetrics
+from gopd_lightning.modules.routing import Routing
+from gopd_lightning.modules.statistics import StepStatistics
+from gopd_lightning.objectives import AGGREGATIONS, FrozenScores, Objective, Tokens, token_weights
+from gopd_lightning.records import Batch, Row, micro_batches
+from gopd_lightning.rollouts.engine import Sampling, Vocabulary
+from gopd_lightning.schedules import fit_to_run
+
+MAX_SKIPS_IN_A_ROW = 10
+
+
+class OnPolicyModule(LightningModule):
+    """The student, its frozen models and the optimizer step that all methods share.
+
+    Args:
+        student: The model to train.
+        objective: Turns scores of tokens into a loss a token.
+        routing: The frozen models by domain; empty for objectives that need none.
+        loss_aggregation: token_mean or sequence_mean, see `objectives.token_weights`.
+        max_micro_batch_tokens: Padded tokens scored with gradient at a time; changes memory, not results.
+        max_grad_norm: Gradients are clipped to this norm; null never clips.
+        temperature: Softmax temperature of the student's policy: sampled with and scored at.
+        frozen_temperature: Temperature that teachers and references are scored at.
+        on_nonfinite: stop, or skip (and count) a step whose loss or gradient is not finite.
+        optimizer: Makes the optimizer from the trainable parameters.
+        lr_scheduler: Makes the learning rate schedule, stepped once an optimizer step.
+
+    Raises:
+        InputError: An unknown loss_aggregation or on_nonfinite.
+    """
+
+    def __init__(
+        self,
+        student: StudentSpec,
+        objective: Objective,
+        routing: Routing,
+        loss_aggregation: str,
+        max_micro_batch_tokens: int,
+        max_grad_norm: float | None,
+        temperature: float,
+        frozen_temperature: float,
+        on_nonfinite: str,
+        optimizer: OptimizerCallable,
+        lr_scheduler: LRSchedulerCallable,
+    ) -> None:
+        super().__init__()
+        if loss_aggregation not in AGGREGATIONS:
+            raise InputError(f"model.loss_aggregation is {loss_aggregation!r}; known: {', '.join(AGGREGATIONS)}")
+        if on_nonfinite not in ("stop", "skip"):
+            raise InputError(f"model.on_nonfinite is {on_nonfinite!r}; known: stop, skip")
+        self.automatic_optimization = False
+        self.spec = student
+        self.objective = objective
+        self.routing = routing
+        self.loss_aggregation = loss_aggregation
+        self.max_micro_batch_tokens = max_micro_batch_tokens
+        self.max_grad_norm = max_grad_norm
+        self.temperature = temperature
+        self.frozen_temperature = frozen_temperature
+        self.on_nonfinite = on_nonfinite
+        self._make_optimizer = optimizer
+        self._make_scheduler = lr_scheduler
+        self._skips_in_a_row = 0
+        self.student: nn.Module | None = None
+        self.frozen: FrozenBank | None = None
+
+    # What the data module and the rollout callback ask, before any weights load
+
+    @property
+    def domains(self) -> set[str] | None:
+        """The domains that have a teacher; None when any domain will do."""
+        return set(self.routing.routes) or None
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        """The student's configuration, after all models of the run have been looked at.
+
+        Raises:
+            InputError: A model that cannot be loaded, or one whose tokens are not the student's.
+        """
+        config = check_model(self.spec, "model.student")
+        for name, spec in self.routing.specs.items():
+            check_model(spec, name)
+            check_same_tokens(self.tokenizer, load_tokenizer(spec, name), name, spec.path)
+        return config
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The student's tokenizer."""
+        return load_tokenizer(self.spec, "model.student")
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Real token ids and the ids that end a response."""
+        size = min(max(self.tokenizer.get_vocab().values()) + 1, self.config.vocab_size)
+        return Vocabulary(size=size, stop_ids=(int(self.tokenizer.eos_token_id),))
+
+    @cached_property
+    def encoders(self) -> dict[str, PromptEncoder]:
+        """How each model reads prompts: the student, and the frozen models that read them differently."""
+        assert self.config is not None  # looks at every model first
+        encoders = {"student": PromptEncoder(self.tokenizer, self.spec.chat_template_kwargs, "model.student")}
+        for name, spec in self.routing.specs.items():
+            tokenizer = load_tokenizer(spec, name)
+            same_template = tokenizer.chat_template == self.tokenizer.chat_template
+            if not (same_template and spec.chat_template_kwargs == self.spec.chat_template_kwargs):
+                encoders[name] = PromptEncoder(tokenizer, spec.chat_template_kwargs, name)
+        return encoders
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse a rollout whose samples are not from the policy that this module scores.
+
+        Raises:
+            InputError: Naming the setting.
+        """
+        if sampling.temperature != self.temperature:
+            raise InputError(
+                f"sampling.temperature is {sampling.temperature}, but model.temperature, at which the student "
+                f"is scored, is {self.temperature}: set both to the same"
+            )
+
+    # Building
+
+    def configure_model(self) -> None:
+        """Load the student and, for fitting, the frozen models; called by Lightning on every rank."""
+        if self.student is None:
+            self.student = load_student(self.spec)
+            place = getattr(self.trainer.strategy, "place", None)  # FSDP2 shards it here
+            if place is not None:
+                place(self.student)
+        if self.frozen is None and self.routing.specs:
+            device = self.trainer.strategy.root_device
+            self.frozen = FrozenBank(self.routing.specs, self.vocabulary.size, device, self.frozen_temperature)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The student's parameters that an optimizer may change."""
+        assert self.student is not None
+        return [p for p in self.student.parameters() if p.requires_grad]
+
+    def make_optimizers(self) -> list[torch.optim.Optimizer]:
+        """The optimizers of the step; the first one's steps are counted as global steps."""
+        return [self._make_optimizer(self.trainable_parameters())]
+
+    def configure_optimizers(self) -> Any:
+        """Optimizers and their schedules, the latter fitted to the run's length."""
+        optimizers = self.make_optimizers()
+        schedules = [self._make_scheduler(optimizer) for optimizer in optimizers]
+        for schedule in schedules:
+            fit_to_run(schedule, self.trainer.max_steps)
+        return optimizers, schedules
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Leave the records alone; tensors are made on the device when rows are scored."""
+        return batch
+
+    # The step
+
+    def on_fit_start(self) -> None:
+        """Note the domains of all training rows: statistics are kept for the same ones on every rank."""
+        prompts = self.trainer.datamodule.prompts["train"]  # type: ignore[attr-defined]
+        self._trained_domains = sorted({prompt.domain for prompt in prompts})
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One optimizer step on one rollout."""
+        began = time.perf_counter()
+        self.objective.prepare(batch.rows)
+        tokens, sequences = self._totals(batch.rows)
+        parts = micro_batches(batch.rows, self.max_micro_batch_tokens)
+        rounds = self._most_rounds(len(parts))
+        statistics = StepStatistics(self._trained_domains)
+        loss = torch.zeros((), dtype=torch.float64)
+        for i in range(rounds):
+            with self._synchronised(i + 1 == rounds):
+                loss += self._backward(parts, i, tokens, sequences, statistics)
+        figures = statistics.means(self._sum_over_ranks)
+        figures["train/loss"] = float(self._sum_over_ranks(loss))
+        figures |= self._update(figures["train/loss"])
+        batch.info |= {"tokens": tokens, "update_s": time.perf_counter() - began}
+        self.log_dict(figures, batch_size=1)
+
+    def _backward(
+        self, parts: list[list[Row]], i: int, tokens: int, sequences: int, statistics: StepStatistics
+    ) -> Tensor:
+        """Forward and backward of one micro-batch; its part of the step's loss.
+
+        A rank that has run out of micro-batches repeats its last one with weight 0: sharded models run
+        collectives in every forward, so all ranks must run the same number.
+        """
+        rows = parts[min(i, len(parts) - 1)]
+        data = self._tokens(rows)
+        states = self.scorer.score(
+            [row.prompt.ids for row in rows], [row.completion.ids for row in rows]
+        ).local_states()
+        out = self.objective(states, self._frozen_scores(rows), data)
+        lengths = [len(row.completion.ids) for row in rows]
+        weights = token_weights(lengths, self.loss_aggregation, tokens, sequences).to(out.loss.device)
+        if i >= len(parts):
+            weights = torch.zeros_like(weights)
+        loss = (out.loss * weights).sum()
+        # data-parallel strategies average gradients over ranks; the weights already count all of them
+        self.manual_backward(loss * self.trainer.world_size)
+        if i >= len(parts):
+            return torch.zeros((), dtype=torch.float64)
+        statistics.add(rows, out.statistics, data.engine_logprobs)
+        _keep_scores(rows, {**out.statistics, "loss": out.loss.detach(), "weight": weights})
+        return loss.detach().double().cpu()
+
+    @property
+    def scorer(self) -> LocalScorer:
+        """Scores with the student, with gradient where gradients are enabled."""
+        assert self.student is not None
+        return LocalScorer(self.student, self.vocabulary.size, self.temperature)
+
+    def _frozen_scores(self, rows: Sequence[Row]) -> FrozenScores | None:
+        """What teacher and reference of these rows' one domain say; None when the objective asks neither."""
+        if "teacher" not in self.objective.needs:
+            return None
+        assert self.frozen is not None
+        route = self.routing.routes[rows[0].prompt.domain]
+        responses = [row.completion.ids for row in rows]
+        scores = {
+            name: self.frozen.score(name, [row.prompt.ids_for(name) for row in rows], responses)
+            for name in (route.teacher, route.reference)
+            if name is not None
+        }
+        return FrozenScores(
+            teacher=scores[route.teacher],
+            reference=scores[route.reference] if route.reference else None,
+            reward_scale=route.reward_scale,
+        )
+
+    def _tokens(self, rows: Sequence[Row]) -> Tokens:
+        """The response tokens of a micro-batch, flat, on the student's device."""
+        engine = [row.completion.logprobs for row in rows]
+        known = None
+        if all(values is not None for values in engine):
+            known = torch.tensor([x for values in engine for x in values or ()], device=self.device)
+        lengths = torch.tensor([len(row.completion.ids) for row in rows])
+        return Tokens(
+            ids=torch.tensor([x for row in rows for x in row.completion.ids], device=self.device),
+            engine_logprobs=known,
+            advantages=torch.tensor([row.advantage for row in rows]).repeat_interleave(lengths).to(self.device),
+        )
+
+    def _update(self, loss: float) -> dict[str, float]:
+        """Clip, step and schedule, unless loss or gradient is not finite.
+
+        Raises:
+            TrainingError: Not finite, and on_nonfinite is stop (or too many steps in a row were skipped).
+        """
+        optimizers = _as_list(self.optimizers())
+        limit = float("inf") if self.max_grad_norm is None else self.max_grad_norm
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable_parameters(), limit)
+        grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        rate = optimizers[0].param_groups[0]["lr"]
+        finite = bool(torch.isfinite(torch.tensor([loss, grad_norm])).all())
+        if finite:
+            optimizers[0].step()
+            for other in optimizers[1:]:
+                other.optimizer.step()  # the plain optimizer: a Lightning one would count a second global step
+            for schedule in _as_list(self.lr_schedulers()):
+                schedule.step()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self._note_skip(finite, loss, grad_norm)
+        skipped = {} if self.on_nonfinite == "stop" else {"train/skipped": float(not finite)}
+        return {"train/grad_norm": grad_norm, "train/lr": rate, **skipped}
+
+    def _note_skip(self, finite: bool, loss: float, grad_norm: float) -> None:
+        """Count steps skipped in a row, and stop where skipping is not asked for or does not help."""
+        self._skips_in_a_row = 0 if finite else self._skips_in_a_row + 1
+        if finite or (self.on_nonfinite == "skip" and self._skips_in_a_row < MAX_SKIPS_IN_A_ROW):
+            return
+        raise TrainingError(
+            f"step {self.global_step}: loss {loss}, gradient norm {grad_norm}: not finite. The weights were not "
+            f"changed; the last checkpoint in {self.trainer.default_root_dir}/checkpoints is intact. Lower the "
+            "learning rate, or set model.on_nonfinite=skip"
+        )
+
+    # Collectives
+
+    def _sum_over_ranks(self, values: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, on the CPU."""
+        if self.trainer.world_size == 1:
+            return values
+        return self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum").cpu()  # type: ignore[union-attr]
+
+    def _totals(self, rows: Sequence[Row]) -> tuple[int, int]:
+        """Response tokens and sequences of the whole optimizer step over all ranks."""
+        counts = torch.tensor([sum(len(row.completion.ids) for row in rows), len(rows)])
+        tokens, sequences = self._sum_over_ranks(counts).tolist()
+        return int(tokens), int(sequences)
+
+    def _most_rounds(self, own: int) -> int:
+        """The largest number of micro-batches that any rank has."""
+        if self.trainer.world_size == 1:
+            return own
+        counts = self.all_gather(torch.tensor(own, device=self.device))
+        return int(counts.max())  # type: ignore[union-attr]
+
+    def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
+        """Let gradients reach the other ranks in the last backward only."""
+        block = getattr(self.trainer.strategy, "block_backward_sync", None)
+        return nullcontext() if last or block is None else block()
+
+    # Evaluation: the same rows, graded
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["val"])  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch of graded rows."""
+        self._metrics.update(batch.rows)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of every data set."""
+        self.log_dict(self._metrics.compute("val"), batch_size=1)
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting."""
+        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["test"])  # type: ignore[attr-defined]
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch of graded rows."""
+        self._metrics.update(batch.rows)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of every data set."""
+        self.log_dict(self._metrics.compute("test"), batch_size=1)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Row]:
+        """The sampled rows; `gopd_callbacks.Rollout` writes them."""
+        return batch.rows
+
+
+def _keep_scores(rows: Sequence[Row], figures: dict[str, Tensor]) -> None:
+    """Hand every row its own slice of the flat per-token figures, for the rollout log."""
+    lengths = [len(row.completion.ids) for row in rows]
+    for name, values in figures.items():
+        for row, part in zip(rows, values.cpu().split(lengths), strict=True):
+            row.scores[name] = part
+
+
+def _as_list(found: Any) -> list[Any]:
+    """Lightning gives one optimizer or schedule bare, several as a list, none as None."""
+    if found is None:
+        return []
+    return list(found) if isinstance(found, list | tuple) else [found]
+
+

@@ -1,0 +1,6 @@
+"""Rollouts: the engine protocol, sampling, and the engines behind it."""
+
+from gopd_lightning.rollouts.engine import RolloutEngine, Sampling, Vocabulary
+from gopd_lightning.rollouts.transformers_engine import TransformersEngine
+
+__all__ = ["RolloutEngine", "Sampling", "TransformersEngine", "Vocabulary"]

@@ -1,0 +1,8 @@
+"""Verifiers: a response in, a reward in [0, 1] out."""
+
+from gopd_lightning.verifiers.boxed import MathVerifier, extract_boxed
+from gopd_lightning.verifiers.exact import ExactMatch
+from gopd_lightning.verifiers.program import ProgramVerifier, extract_program
+from gopd_lightning.verifiers.protocol import Verifier
+
+__all__ = ["ExactMatch", "MathVerifier", "ProgramVerifier", "Verifier", "extract_boxed", "extract_program"]

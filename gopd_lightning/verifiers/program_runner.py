@@ -1,0 +1,338 @@
+"""Runs untrusted programs, one job at a time: a script of its own, started by `gopd_lightning.verifiers.program_pool`.
+
+Standard library only, and nothing of gopd: it runs as `python -I -S program_runner.py` with an empty environment. Jobs
+and results are JSON frames (four bytes of length, big endian) on stdin and stdout. A job is
+
+    {"program": str, "fn_name": str | null, "inputs": [...], "cpu_seconds", "wall_seconds", "memory_mb"}
+
+and its result {"outputs": [...]} (one JSON text or, without fn_name, one stdout a test) or {"error": why}. What the
+tests expect never comes here, so a program cannot read it.
+
+Every program runs in a forked child: own session, resource limits, an empty folder that is then removed, no network.
+"""
+
+import ast  # noqa: F401  (this and the next block are imported once, so that no program waits for them)
+import bisect  # noqa: F401
+import builtins
+import collections  # noqa: F401
+import contextlib
+import copy  # noqa: F401
+import ctypes
+import functools  # noqa: F401
+import gc
+import heapq  # noqa: F401
+import io
+import itertools  # noqa: F401
+import json
+import math
+import operator  # noqa: F401
+import os
+import random  # noqa: F401
+import re  # noqa: F401
+import resource
+import shutil
+import signal
+import statistics  # noqa: F401
+import string  # noqa: F401
+import struct
+import sys
+import tempfile
+import time
+import typing
+from collections.abc import Callable
+
+Job = dict[str, typing.Any]
+
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+PR_SET_PDEATHSIG = 1
+NOBODY = 65534
+FILE_BYTES = 16 * 2**20
+OPEN_FILES = 64
+PROCESSES = 64
+BLOCKED = tuple(
+    "socket. subprocess. ctypes. os.system os.exec os.spawn os.posix_spawn os.fork os.kill os.setxattr".split()
+)
+WRITES = tuple(
+    "os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.truncate os.chmod os.chown os.utime".split()
+)
+
+
+def main() -> None:
+    """Answer jobs until stdin ends, then remove the working folder."""
+    root = os.getcwd()
+    isolation = enter_namespaces()
+    drop = os.geteuid() == 0 and readable_to_nobody()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    gc.collect()
+    gc.freeze()
+    send({"isolation": isolation})
+    while (job := receive()) is not None:
+        send(run_job(job, root, drop))
+    shutil.rmtree(root, ignore_errors=True)
+
+
+def send(message: Job) -> None:
+    """Write one frame to stdout."""
+    body = json.dumps(message).encode()
+    os.write(1, struct.pack(">I", len(body)))
+    view = memoryview(body)
+    while view:
+        view = view[os.write(1, view) :]
+
+
+def receive() -> Job | None:
+    """Read one frame from stdin; None at its end."""
+    head = read_exactly(4)
+    body = head and read_exactly(struct.unpack(">I", head)[0])
+    return json.loads(body) if body else None
+
+
+def read_exactly(count: int) -> bytes:
+    """Read `count` bytes from stdin, or nothing at all when it ends before that."""
+    data = bytearray()
+    while len(data) < count:
+        piece = os.read(0, count - len(data))
+        if not piece:
+            return b""
+        data += piece
+    return bytes(data)
+
+
+# --- isolation of the runner itself ----------------------------------------------------------------------------------
+
+
+def enter_namespaces() -> str:
+    """Leave the network (and, where allowed, the other processes) behind.
+
+    Returns:
+        "network namespace", or "audit hook" where the kernel refuses: then only the hook keeps programs off the network.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    unshare = getattr(libc, "unshare", None)
+    if unshare is None:
+        return "audit hook"
+    user = 0 if os.geteuid() == 0 else CLONE_NEWUSER
+    for flags in (user | CLONE_NEWNET | CLONE_NEWPID, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID):
+        if unshare(flags) == 0:
+            become_first_process(libc)
+            return "network namespace"
+    for flags in (user | CLONE_NEWNET, CLONE_NEWUSER | CLONE_NEWNET):
+        if unshare(flags) == 0:
+            return "network namespace"
+    return "audit hook"
+
+
+def become_first_process(libc: ctypes.CDLL) -> None:
+    """Continue as process 1 of the new process namespace: no program sees, or outlives, anything else."""
+    child = os.fork()
+    if child:
+        os.close(0)
+        os.close(1)
+        os.waitpid(child, 0)
+        os._exit(0)
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def readable_to_nobody() -> bool:
+    """Tell whether the standard library can still be imported after giving up root."""
+    child = os.fork()
+    if child == 0:
+        try:
+            become_nobody()
+            os._exit(0 if os.access(os.__file__, os.R_OK) else 1)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def become_nobody() -> None:
+    """Give up root for good."""
+    os.setgroups([])
+    os.setresgid(NOBODY, NOBODY, NOBODY)
+    os.setresuid(NOBODY, NOBODY, NOBODY)
+
+
+# --- one job ---------------------------------------------------------------------------------------------------------
+
+
+def run_job(job: Job, root: str, drop: bool) -> Job:
+    """Run a program on its tests: all calls of a function in one process, every stdin test in its own."""
+    tests = [job["inputs"]] if job["fn_name"] else job["inputs"]
+    outputs: list[str] = []
+    try:
+        for test in tests:
+            outputs.append(run_once(job, test, root, drop))
+        return {"outputs": json.loads(outputs[0]) if job["fn_name"] else outputs}
+    except RuntimeError as error:
+        return {"error": str(error)}
+    except (ValueError, RecursionError):
+        return {"error": "unreadable result"}
+
+
+def run_once(job: Job, test: typing.Any, root: str, drop: bool) -> str:
+    """Run the program in a child and return what it wrote.
+
+    Raises:
+        RuntimeError: It did not end by itself and well.
+    """
+    folder = tempfile.mkdtemp(dir=root)
+    os.chmod(folder, 0o777)
+    try:
+        with tempfile.TemporaryFile(dir=root) as result, tempfile.TemporaryFile(dir=root) as stdin:
+            if not job["fn_name"]:
+                stdin.write(test.encode())
+                stdin.seek(0)
+            child = os.fork()
+            if child == 0:
+                run_child(job, test, folder, (stdin.fileno(), result.fileno()), drop)
+            wait(child, job["wall_seconds"])
+            result.seek(0)
+            return result.read(FILE_BYTES).decode(errors="replace")
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait(child: int, wall_seconds: float) -> None:
+    """Wait for a child, then end everything that it started.
+
+    Raises:
+        RuntimeError: It ran into the limit, or its exit status is not 0.
+    """
+    deadline = time.monotonic() + wall_seconds
+    status = None
+    while status is None and (left := deadline - time.monotonic()) > 0:
+        done, code = os.waitpid(child, os.WNOHANG)
+        if done:
+            status = code
+        else:
+            signal.sigtimedwait({signal.SIGCHLD}, left)
+    end_all(child, status is not None)
+    if status is None:
+        raise RuntimeError(f"ran for {wall_seconds} s")
+    if status:
+        raise RuntimeError(f"exit status {os.waitstatus_to_exitcode(status)}")
+
+
+def end_all(child: int, reaped: bool) -> None:
+    """Kill the child's process group, and in a process namespace of our own whatever left the group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if not reaped:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    if os.getpid() != 1 or os.getppid() != 0:
+        return
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        os.kill(-1, signal.SIGKILL)
+        while os.waitpid(-1, 0):
+            pass
+
+
+# --- inside the child ------------------------------------------------------------------------------------------------
+
+
+def run_child(job: Job, test: typing.Any, folder: str, files: tuple[int, int], drop: bool) -> typing.NoReturn:
+    """Become the program; never returns to the runner's own code."""
+    code = 1
+    try:
+        confine(job, folder, files, drop)
+        code = call_function(job, test) if job["fn_name"] else run_script(job)
+    except BaseException:  # whatever a program raises is its own failure
+        code = 1
+    finally:
+        os._exit(code)
+
+
+def confine(job: Job, folder: str, files: tuple[int, int], drop: bool) -> None:
+    """Own session, limits, folder and streams: 0 stdin, 1 stdout, 2 nothing, 3 the result of a function task."""
+    os.setsid()
+    os.chdir(folder)
+    stdin, result = (os.dup(number) for number in files)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for target, origin in ((0, stdin), (1, nothing if job["fn_name"] else result), (2, nothing)):
+        os.dup2(origin, target)
+    if job["fn_name"]:
+        os.dup2(result, 3)
+    os.closerange(4 if job["fn_name"] else 3, 1024)
+    limit_resources(job, drop)
+    os.environ.clear()
+    sys.argv = ["program.py"]
+    sys.path.insert(0, "")
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+    sys.addaudithook(guard(os.path.realpath(folder)))
+
+
+def limit_resources(job: Job, drop: bool) -> None:
+    """Set the resource limits and give up root where that is possible."""
+    seconds = math.ceil(job["cpu_seconds"])
+    limits = {
+        resource.RLIMIT_CPU: (seconds, seconds + 1),
+        resource.RLIMIT_AS: (job["memory_mb"] * 2**20,) * 2,
+        resource.RLIMIT_FSIZE: (FILE_BYTES, FILE_BYTES),
+        resource.RLIMIT_NOFILE: (OPEN_FILES, OPEN_FILES),
+        resource.RLIMIT_CORE: (0, 0),
+    }
+    if drop:
+        limits[resource.RLIMIT_NPROC] = (PROCESSES, PROCESSES)
+    for name, value in limits.items():
+        resource.setrlimit(name, value)
+    if drop:
+        become_nobody()
+
+
+def guard(folder: str) -> Callable[[str, tuple[typing.Any, ...]], None]:
+    """An audit hook: no sockets, processes or foreign libraries, and no writing outside `folder`."""
+
+    def outside(path: object) -> bool:
+        if not isinstance(path, str | bytes):
+            return False
+        real = os.path.realpath(os.fsdecode(path))
+        return real not in (folder, os.devnull) and not real.startswith(folder + os.sep)
+
+    def hook(event: str, args: tuple[typing.Any, ...]) -> None:
+        if event == "open":
+            writes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            if writes and outside(args[0]):
+                raise PermissionError("a program may write to its own folder only")
+        elif event.startswith(BLOCKED):
+            raise PermissionError(f"{event} is closed to programs")
+        elif event.startswith(WRITES) and any(outside(path) for path in args[:2]):
+            raise PermissionError("a program may change its own folder only")
+
+    return hook
+
+
+def namespace(name: str) -> dict[str, typing.Any]:
+    """A fresh module namespace; `exit` and `quit` stand in for those of the `site` module."""
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)
+    return {"__name__": name, "__builtins__": builtins}
+
+
+def call_function(job: Job, inputs: list[list[typing.Any]]) -> int:
+    """Call the function on every test's arguments; write the values as a JSON list of JSON texts."""
+    dumps = json.dumps
+    scope = namespace("program")
+    exec(compile(job["program"], "program.py", "exec"), scope)
+    name = job["fn_name"]
+    function = scope[name] if name in scope else getattr(scope["Solution"](), name)
+    values = [dumps(function(*arguments)) for arguments in inputs]
+    with open(3, "w", encoding="utf-8") as result:
+        result.write(dumps(values))
+    return 0
+
+
+def run_script(job: Job) -> int:
+    """Run the program as a script that reads stdin and writes stdout; its exit status."""
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
+    code = 0
+    try:
+        exec(compile(job["program"], "program.py", "exec"), namespace("__main__"))
+    except SystemExit as stop:
+        code = 0 if stop.code in (None, 0) else 1
+    sys.stdout.flush()
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -158,7 +158,12 @@ class Rollout(Callback):
 
 
 def sample_rows(
-    engine: RolloutEngine, module: Any, prompts: Sequence[Prompt], sampling: Sampling, seed: tuple[int | str, ...]
+    engine: RolloutEngine,
+    module: Any,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    seed: tuple[int | str, ...],
+    reader: str = "student",
 ) -> list[Row]:
     """Sample every prompt with an engine that has its weights.
 
@@ -168,6 +173,7 @@ def sample_rows(
         prompts: The prompts.
         sampling: How to draw.
         seed: First parts of the sampling seeds, (seed, step).
+        reader: Which model samples: it reads the prompts by its own chat template.
 
     Returns:
         Rows, the samples of one prompt side by side.
@@ -175,7 +181,7 @@ def sample_rows(
     if not prompts:
         return []
     seeds = [seed_of(*seed, prompt.uid, k) for prompt in prompts for k in range(sampling.n)]
-    found = engine.generate([prompt.ids for prompt in prompts], sampling, seeds, module.vocabulary)
+    found = engine.generate([p.ids_for(reader) for p in prompts], sampling, seeds, module.vocabulary)
     texts = module.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
     return [
         Row(prompt=prompts[i // sampling.n], completion=completion, sample=i % sampling.n, text=text)

@@ -51,8 +51,8 @@ def mean_and_stderr(per_prompt_means: Tensor) -> tuple[Tensor, Tensor]:
         per_prompt_means: One figure a prompt, [prompts].
 
     Returns:
-        Mean and standard error (sample deviation over the root of the number of prompts), float64 scalars; the
-        error of fewer than two prompts is NaN.
+        Mean and standard error (sample deviation over the root of the number of prompts), float64 scalars.
+        The error of fewer than two prompts is NaN.
     """
     values = per_prompt_means.double()
     count = values.new_tensor(values.numel())

@@ -24,8 +24,8 @@ class SumMetric(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> nn.Module:
-        # `bf16-true` casts the module that holds the metric, and torchmetrics lets `.to(dtype)` through to states.
-        super()._apply(fn, exclude_state)  # type: ignore[no-untyped-call]
+        # `bf16-true` casts the module that holds the metric; torchmetrics lets `.to(dtype)` reach the states.
+        super()._apply(fn, exclude_state)
         for name in self._defaults:
             self._defaults[name] = self._defaults[name].double()  # type: ignore[union-attr]
             setattr(self, name, getattr(self, name).double())

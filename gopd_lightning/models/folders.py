@@ -74,6 +74,9 @@ def load_tokenizer(spec: ModelSpec, key: str) -> PreTrainedTokenizerBase:
     """
     has_own = (Path(spec.path) / "tokenizer_config.json").is_file()
     path = spec.path if has_own else base_path(spec.path)
+    files = ("tokenizer*", "vocab*", "*.model")  # without any, transformers makes an empty one from the config
+    if Path(path).is_dir() and not any(found for pattern in files for found in Path(path).glob(pattern)):
+        raise InputError(f"{key}: the folder {path!r} holds no tokenizer")
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(**hub_arguments(path))
     except (OSError, ValueError, KeyError) as error:

@@ -52,9 +52,9 @@ def _balanced(text: str, start: int) -> str | None:
 class MathVerifier:
     r"""Reward 1.0 when the last \boxed{...} equals the answer, else 0.0.
 
-    Equal text and plain numbers are compared directly; all else goes to math-verify. Where the answer is a plain
-    number, an arithmetic expression that was left unevaluated (`\boxed{10+20}`) is refused: it would let a model earn the
-    reward by copying the question.
+    Equal text and plain numbers are compared directly; all else goes to math-verify. Where the answer is a
+    plain number, an arithmetic expression that was left unevaluated (`\boxed{10+20}`) is refused: it would
+    let a model earn the reward by copying the question.
     """
 
     def check(self, prompt: Prompt) -> None:
@@ -70,7 +70,9 @@ class MathVerifier:
         if not gold:
             raise InputError(f"{prompt.source}: no answer; a math row needs a number or a LaTeX expression")
         if not _PLAIN_NUMBER.fullmatch(gold) and not _parses(gold):
-            raise InputError(f"{prompt.source}: answer {gold[:80]!r} is not mathematics; mend or drop the row")
+            raise InputError(
+                f"{prompt.source}: answer {gold[:80]!r} is not mathematics; mend or drop the row"
+            )
 
     def verify(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
         """Grade a batch; a response that cannot be read earns 0.0.

@@ -95,9 +95,13 @@ def _call(arguments: Any, value: Any) -> tuple[list[Any], Any]:
 class ProgramVerifier:
     """Reward 1.0 when the program of the response passes all tests of its prompt, else 0.0.
 
-    Programs run in `workers` runner processes (see `program_runner`), which start with the first batch. Limits hold for
-    one run of a program: all calls of a function task, or one stdin test.
+    Programs run in `workers` runner processes (see `program_runner`), which start with the first batch. Limits
+    hold for one run of a program: all calls of a function task, or one stdin test.
     """
+
+    _verdicts: OrderedDict[bytes, float]
+    _pool: RunnerPool | None
+    _finalizer: "weakref.finalize[[], ProgramVerifier] | None"
 
     def __init__(
         self, cpu_seconds: float = 1.0, wall_seconds: float = 5.0, memory_mb: int = 512, workers: int = 2
@@ -126,7 +130,7 @@ class ProgramVerifier:
         self.wall_seconds = wall_seconds
         self.memory_mb = memory_mb
         self.workers = workers
-        self._start_afresh()
+        self._forget_runs()
 
     @property
     def isolation(self) -> str:
@@ -163,13 +167,12 @@ class ProgramVerifier:
             One reward, 0.0 or 1.0, a response.
         """
         cases = [
-            (extract_program(text), prompt.answer or "") for prompt, text in zip(prompts, responses, strict=True)
+            (extract_program(text), prompt.answer or "")
+            for prompt, text in zip(prompts, responses, strict=True)
         ]
         keys = [_key(*case) for case in cases]
         with self._lock:
-            new = {
-                key: case for key, case in zip(keys, cases, strict=True) if key not in self._verdicts
-            }
+            new = {key: case for key, case in zip(keys, cases, strict=True) if key not in self._verdicts}
             verdicts = self._grade(new)
             verdicts.update((key, self._verdicts[key]) for key in keys if key in self._verdicts)
             self._remember(verdicts)
@@ -188,14 +191,14 @@ class ProgramVerifier:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._start_afresh()
+        self._forget_runs()
 
-    def _start_afresh(self) -> None:
+    def _forget_runs(self) -> None:
         self.programs_run = 0
-        self._verdicts: OrderedDict[bytes, float] = OrderedDict()
+        self._verdicts = OrderedDict()
         self._lock = threading.Lock()
-        self._pool: RunnerPool | None = None
-        self._finalizer: weakref.finalize[Any, Any] | None = None
+        self._pool = None
+        self._finalizer = None
 
     def _running_pool(self) -> RunnerPool:
         if self._pool is None or self._pool.owner != os.getpid():  # a forked process must not share pipes
@@ -249,8 +252,8 @@ def _lines(text: str) -> list[str]:
 
 
 def _same_value(returned: Any, expected: Any) -> bool:
-    """Compare a return value (as JSON text) with the expected one, which verl's data may wrap in a list of one."""
-    with contextlib.suppress(ValueError, TypeError, RecursionError):
+    """Compare a value (as JSON text) with the expected one, which verl's data may wrap in a list of one."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError, OverflowError):
         value = json.loads(returned)
         wrapped = isinstance(expected, list) and len(expected) == 1
         return _equal(value, expected) or (wrapped and _equal(value, expected[0]))
@@ -260,6 +263,8 @@ def _same_value(returned: Any, expected: Any) -> bool:
 def _equal(value: Any, expected: Any) -> bool:
     if isinstance(value, list) and isinstance(expected, list):
         return len(value) == len(expected) and all(map(_equal, value, expected))
+    if isinstance(value, dict) and isinstance(expected, dict):
+        return value.keys() == expected.keys() and all(_equal(value[key], expected[key]) for key in value)
     if isinstance(value, float) or isinstance(expected, float):
         numbers = all(isinstance(one, int | float) for one in (value, expected))
         return numbers and math.isclose(value, expected, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)

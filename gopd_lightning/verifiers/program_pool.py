@@ -1,4 +1,4 @@
-"""The trainer's end of the program runners: processes that are started when needed and again when they die."""
+"""The trainer's end of the program runners: processes that start when needed, and again when they die."""
 
 import contextlib
 import json
@@ -88,7 +88,9 @@ class Runner:
         data = bytearray()
         while len(data) < count:
             left = deadline - time.monotonic()
-            piece = self._process.stdout.read(count - len(data)) if left > 0 and poll.poll(left * 1000) else b""
+            piece = (
+                self._process.stdout.read(count - len(data)) if left > 0 and poll.poll(left * 1000) else b""
+            )
             if not piece:
                 raise OSError("the program runner died or does not answer")
             data += piece

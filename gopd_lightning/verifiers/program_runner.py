@@ -1,39 +1,29 @@
-"""Runs untrusted programs, one job at a time: a script of its own, started by `gopd_lightning.verifiers.program_pool`.
+"""Runs untrusted programs, one job at a time: a script of its own, started by `program_pool`.
 
-Standard library only, and nothing of gopd: it runs as `python -I -S program_runner.py` with an empty environment. Jobs
-and results are JSON frames (four bytes of length, big endian) on stdin and stdout. A job is
+Standard library only, and nothing of gopd: it runs as `python -I -S program_runner.py` with an empty
+environment. Jobs and results are JSON frames (four bytes of length, big endian) on stdin and stdout. A job is
 
     {"program": str, "fn_name": str | null, "inputs": [...], "cpu_seconds", "wall_seconds", "memory_mb"}
 
-and its result {"outputs": [...]} (one JSON text or, without fn_name, one stdout a test) or {"error": why}. What the
-tests expect never comes here, so a program cannot read it.
+and its result {"outputs": [...]} (a test one JSON text or, without fn_name, one stdout) or {"error": why}. What
+the tests expect never comes here, so a program cannot read it.
 
-Every program runs in a forked child: own session, resource limits, an empty folder that is then removed, no network.
+Every program runs in a forked child: own session, resource limits, an empty folder that is then removed, no
+network.
 """
 
-import ast  # noqa: F401  (this and the next block are imported once, so that no program waits for them)
-import bisect  # noqa: F401
 import builtins
-import collections  # noqa: F401
 import contextlib
-import copy  # noqa: F401
 import ctypes
-import functools  # noqa: F401
 import gc
-import heapq  # noqa: F401
+import importlib
 import io
-import itertools  # noqa: F401
 import json
 import math
-import operator  # noqa: F401
 import os
-import random  # noqa: F401
-import re  # noqa: F401
 import resource
 import shutil
 import signal
-import statistics  # noqa: F401
-import string  # noqa: F401
 import struct
 import sys
 import tempfile
@@ -49,12 +39,20 @@ NOBODY = 65534
 FILE_BYTES = 16 * 2**20
 OPEN_FILES = 64
 PROCESSES = 64
-BLOCKED = tuple(
-    "socket. subprocess. ctypes. os.system os.exec os.spawn os.posix_spawn os.fork os.kill os.setxattr".split()
+BLOCKED = (
+    "socket.",
+    "subprocess.",
+    "ctypes.",
+    "os.system",
+    "os.exec",
+    "os.spawn",
+    "os.posix_spawn",
+    "os.fork",
 )
-WRITES = tuple(
-    "os.remove os.rename os.rmdir os.mkdir os.link os.symlink os.truncate os.chmod os.chown os.utime".split()
-)
+SIGNALS = ("os.kill", "os.killpg", "signal.pthread_kill")
+MOVES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
+MARKS = ("os.chmod", "os.chown", "os.utime", "os.setxattr")
+WARM = "ast bisect collections copy decimal fractions functools heapq itertools operator random re statistics string"
 
 
 def main() -> None:
@@ -63,6 +61,8 @@ def main() -> None:
     isolation = enter_namespaces()
     drop = os.geteuid() == 0 and readable_to_nobody()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    for name in WARM.split():  # imported once, so that no program waits for them
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     send({"isolation": isolation})
@@ -98,14 +98,12 @@ def read_exactly(count: int) -> bytes:
     return bytes(data)
 
 
-# --- isolation of the runner itself ----------------------------------------------------------------------------------
-
-
 def enter_namespaces() -> str:
     """Leave the network (and, where allowed, the other processes) behind.
 
     Returns:
-        "network namespace", or "audit hook" where the kernel refuses: then only the hook keeps programs off the network.
+        "network namespace", or "audit hook" where the kernel refuses: then only the hook keeps programs off the
+        network.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     unshare = getattr(libc, "unshare", None)
@@ -150,9 +148,6 @@ def become_nobody() -> None:
     os.setgroups([])
     os.setresgid(NOBODY, NOBODY, NOBODY)
     os.setresuid(NOBODY, NOBODY, NOBODY)
-
-
-# --- one job ---------------------------------------------------------------------------------------------------------
 
 
 def run_job(job: Job, root: str, drop: bool) -> Job:
@@ -228,9 +223,6 @@ def end_all(child: int, reaped: bool) -> None:
             pass
 
 
-# --- inside the child ------------------------------------------------------------------------------------------------
-
-
 def run_child(job: Job, test: typing.Any, folder: str, files: tuple[int, int], drop: bool) -> typing.NoReturn:
     """Become the program; never returns to the runner's own code."""
     code = 1
@@ -244,7 +236,7 @@ def run_child(job: Job, test: typing.Any, folder: str, files: tuple[int, int], d
 
 
 def confine(job: Job, folder: str, files: tuple[int, int], drop: bool) -> None:
-    """Own session, limits, folder and streams: 0 stdin, 1 stdout, 2 nothing, 3 the result of a function task."""
+    """Own session, limits, folder and streams: 0 stdin, 1 stdout, 2 nothing, 3 a function task's result."""
     os.setsid()
     os.chdir(folder)
     stdin, result = (os.dup(number) for number in files)
@@ -291,12 +283,14 @@ def guard(folder: str) -> Callable[[str, tuple[typing.Any, ...]], None]:
 
     def hook(event: str, args: tuple[typing.Any, ...]) -> None:
         if event == "open":
-            writes = isinstance(args[2], int) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+            writes = isinstance(args[2], int) and args[2] & (
+                os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+            )
             if writes and outside(args[0]):
                 raise PermissionError("a program may write to its own folder only")
-        elif event.startswith(BLOCKED):
+        elif event.startswith(BLOCKED + SIGNALS):
             raise PermissionError(f"{event} is closed to programs")
-        elif event.startswith(WRITES) and any(outside(path) for path in args[:2]):
+        elif event.startswith(MOVES + MARKS) and any(outside(path) for path in args[:2]):
             raise PermissionError("a program may change its own folder only")
 
     return hook

@@ -86,7 +86,8 @@ class Tiny(LightningModule):
 
 
 def trainer(folder: Path, *callbacks: Callback, **settings: Any) -> Trainer:
-    defaults: dict[str, Any] = {"max_steps": 12, "max_epochs": -1, "val_check_interval": 4, "logger": False}
+    defaults: dict[str, Any] = {"max_steps": 12, "max_epochs": -1, "val_check_interval": 4}
+    defaults |= {"check_val_every_n_epoch": None, "logger": False}
     defaults |= {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     defaults |= {"log_every_n_steps": 1, "num_sanity_val_steps": 0, "accelerator": "cpu", "devices": 1}
     return Trainer(default_root_dir=folder, callbacks=list(callbacks), **(defaults | settings))

@@ -1,0 +1,142 @@
+"""Who is how good: base and teachers once at the start, everybody in a table at the end."""
+
+import json
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
+
+from gopd_callbacks.contest import Accuracy, contest_of, contestant, frozen_contestants, rollout_of
+from gopd_callbacks.rollout import greedy
+
+Figures = dict[str, dict[str, dict[str, float]]]
+
+
+class Baselines(Callback):
+    """Measures base and teachers on the validation prompts before the first step, into `baselines.json`.
+
+    The validation curve of the student can then be read against its teachers' lines. A resumed run keeps the
+    file that it finds.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, unless the run folder knows already."""
+        file = Path(trainer.default_root_dir) / "baselines.json"
+        if not trainer.strategy.broadcast(not file.exists()):
+            return
+        rollout = rollout_of(trainer)
+        contest = contest_of(rollout, trainer, pl_module, "val")
+        figures: Figures = {}
+        for name in frozen_contestants(pl_module):
+            with contestant(pl_module, name) as model:
+                found = contest.accuracy(name, model, rollout.eval_sampling)
+            key = f"avg@{rollout.eval_sampling.n}"
+            figures[name] = {dataset: {key: accuracy.mean} for dataset, accuracy in found.items()}
+        if trainer.is_global_zero:
+            write_json(figures, file)
+
+
+class Results(Callback):
+    """At the end of a fit, measures base, teachers and student on the test prompts: `results.json` and a table.
+
+    The test prompts are used here and nowhere else. Both columns are always there: accuracy of samples at the
+    evaluation temperature, and greedy, so that sharpening is told apart from capability.
+
+    Args:
+        samples: k of avg@k.
+        file: Name in the run folder.
+    """
+
+    def __init__(self, samples: int = 4, file: str = "results.json") -> None:
+        self.samples = samples
+        self.file = file
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, write, print. A run that was stopped early has no result yet."""
+        if trainer.interrupted or (0 < trainer.max_steps > trainer.global_step):
+            return
+        file = Path(trainer.default_root_dir) / self.file
+        known = trainer.strategy.broadcast(_known(file, trainer.global_step))
+        figures = known or self._measure(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
+        if not known:
+            write_json({"step": trainer.global_step, "models": figures}, file)
+        Console().print(table(figures))
+
+    def _measure(self, trainer: Trainer, pl_module: LightningModule) -> Figures:
+        """Figures of every model by data set."""
+        rollout = rollout_of(trainer)
+        sampled = replace(rollout.eval_sampling, n=self.samples)
+        contest = contest_of(rollout, trainer, pl_module, "test")
+        names = [*frozen_contestants(pl_module), "student"]
+        console, began = Console(stderr=True), time.perf_counter()
+        figures: Figures = {}
+        for i, name in enumerate(names):
+            with contestant(pl_module, name) as model:
+                many = contest.accuracy(name, model, sampled)
+                one = contest.accuracy(name, model, greedy(sampled))
+            figures[name] = {d: _figures(many[d], one[d], self.samples) for d in many}
+            if trainer.is_global_zero:
+                seconds = time.perf_counter() - began
+                left = seconds / (i + 1) * (len(names) - i - 1)
+                console.print(f"testing: {name} done, {i + 1}/{len(names)}, {seconds:.0f} s, {left:.0f} s left")
+        return figures
+
+
+def table(figures: Figures) -> Table:
+    """The results as a table: a row a model, avg@k and greedy a data set, with standard errors.
+
+    Args:
+        figures: By model and data set: avg@k, stderr, greedy, greedy_stderr, n.
+    """
+    first = next(iter(figures.values()), {})
+    out = Table(title="Accuracy on held-out prompts, % (± standard error)")
+    out.add_column("model")
+    for dataset, entry in first.items():
+        key = next(k for k in entry if k.startswith("avg@"))
+        out.add_column(f"{dataset}\n{key}", justify="right")
+        out.add_column(f"{dataset}\ngreedy", justify="right")
+    for name, by_dataset in figures.items():
+        cells = []
+        for entry in by_dataset.values():
+            key = next(k for k in entry if k.startswith("avg@"))
+            cells += [_cell(entry[key], entry["stderr"]), _cell(entry["greedy"], entry["greedy_stderr"])]
+        out.add_row(name, *cells, style="bold" if name == "student" else None)
+    return out
+
+
+def write_json(content: Any, file: Path) -> None:
+    """Write a JSON file whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    os.replace(temporary, file)
+
+
+def _known(file: Path, step: int) -> Figures | None:
+    """The figures of a results file of this very step, if there is one."""
+    if not file.exists():
+        return None
+    content = json.loads(file.read_text())
+    return content["models"] if content.get("step") == step else None
+
+
+def _figures(many: Accuracy, one: Accuracy, samples: int) -> dict[str, float]:
+    """One cell group of the results file."""
+    return {
+        f"avg@{samples}": many.mean,
+        "stderr": many.stderr,
+        "greedy": one.mean,
+        "greedy_stderr": one.stderr,
+        "n": many.prompts,
+    }
+
+
+def _cell(mean: float, stderr: float) -> str:
+    return f"{100 * mean:.1f} ± {100 * stderr:.1f}"

@@ -15,9 +15,9 @@ from jsonargparse import auto_cli, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from transformers.utils.logging import disable_progress_bar
 
 from gopd_lightning.errors import InputError, TrainingError
-from gopd_lightning.export import export_run
 from gopd_lightning.metrics_file import MetricsFile
 
 TRAINER_DEFAULTS = {
@@ -101,6 +101,8 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if args is None else list(args)
     try:
         if arguments[:1] == ["export"]:
+            from gopd_lightning.export import export_run
+
             auto_cli(export_run, args=arguments[1:], prog="gopd export")
         else:
             run_cli(None if args is None else arguments)
@@ -148,7 +150,9 @@ def _useful(message: str) -> str:
 
 def _quieten() -> None:
     """Drop what Lightning and its libraries say on every start and no user can act on."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    disable_progress_bar()
     for pattern in (
         ".*You are using `LightningModule.automatic_optimization.*",
         ".*does not have many workers.*",

@@ -68,11 +68,12 @@ class Rollout(Callback):
         module: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         needs_rewards = "rewards" in module.objective.needs
+        verifies = needs_rewards or (self.verify_training and bool(module.objective.needs))
         if stage == "fit":
             module.check_sampling(self.sampling)
         self._check_room(module.config, data.max_prompt_tokens)
         for split, prompts in data.prompts.items():
-            graded = split in ("val", "test") or (split == "train" and (needs_rewards or self.verify_training))
+            graded = split in ("val", "test") or (split == "train" and verifies)
             self._check_answers(prompts if graded else (), must=needs_rewards and split == "train")
 
     def on_train_batch_start(

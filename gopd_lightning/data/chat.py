@@ -128,9 +128,8 @@ class PromptEncoder:
             )
         except Exception as error:  # templates raise what they like
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(
-                f"{source}: {self.label}'s chat template refuses the messages ({reason})"
-            ) from error
+            message = f"{self.label}'s chat template refuses the messages ({reason})"
+            raise InputError(f"{source}: {message}") from error
         return str(text)
 
 

@@ -1,4 +1,4 @@
-"""The DataModule: reads the splits that a stage needs, tokenises them for every model, and hands out loaders."""
+"""The DataModule: reads the splits that a stage needs, tokenises them, and hands out loaders."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ _SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pr
 class PromptData(LightningDataModule):
     """Prompts for the on-policy step, for supervised fine-tuning and for evaluation.
 
-    The module it serves says how prompts are read: `encoders` maps "student", and every frozen model that reads
-    prompts differently, to a `PromptEncoder`; `domains` is the set of domains it can handle, or None for any.
-    Both must be there before Lightning calls `setup`, that is, before weights load.
+    The module it serves says how prompts are read: `encoders` maps "student", and every frozen model that
+    reads prompts differently, to a `PromptEncoder`; `domains` is the set of domains it can handle, or None
+    for any. Both must be there before Lightning calls `setup`, that is, before weights load.
 
     Attributes:
         prompts: The prompts of each split that has been set up.
@@ -71,15 +71,19 @@ class PromptData(LightningDataModule):
             InputError: A setting, a file or a row cannot work.
         """
         if self.max_prompt_tokens < 1:
-            raise InputError(
-                f"data.init_args.max_prompt_tokens = {self.max_prompt_tokens} leaves no room for a prompt; raise it"
-            )
+            key = f"data.init_args.max_prompt_tokens = {self.max_prompt_tokens}"
+            raise InputError(f"{key} leaves no room for a prompt; raise it")
         splits = _SPLITS[stage]
         if not self.specs[splits[0]]:
             raise InputError(f"data.init_args.{splits[0]}: no source given; name at least one")
         self.dropped = {}
         for split in splits:
             self._read(split)
+        self._eval_loader(
+            splits[-1]
+        )  # Lightning asks for loaders once weights are in: too late for bad settings.
+        if stage == "fit":
+            self.train_dataloader()
 
     def train_dataloader(self) -> PromptLoader:
         """The stream of training prompts."""
@@ -124,13 +128,15 @@ class PromptData(LightningDataModule):
         _check_domains(rows, module.domains)
         supervised = all(row.response is not None for source in rows for row in source)
         prompts: list[list[Prompt]] = []
+        dropped: Counter[str] = Counter()
         uid = 0
         for spec, source in zip(specs, rows, strict=True):
             built = build_prompts(source, module.encoders, spec.dataset, uid, supervised)
             prompts.append(self._short_enough(built, spec))
+            dropped[spec.dataset] += len(built) - len(prompts[-1])
             uid += len(source)
         self.prompts[split] = [prompt for source in prompts for prompt in source]
-        self._report(split)
+        self._report(split, +dropped)
         if split == "train":
             self._sources = [(source, spec.weight) for source, spec in zip(prompts, specs, strict=True)]
 
@@ -140,17 +146,13 @@ class PromptData(LightningDataModule):
         if not kept:
             key = f"data.init_args.max_prompt_tokens = {limit}"
             raise InputError(f"{spec.path}: all {len(prompts)} prompts are longer than {key}; raise it")
-        if len(kept) < len(prompts):
-            self.dropped[spec.dataset] = self.dropped.get(spec.dataset, 0) + len(prompts) - len(kept)
         return kept
 
-    def _report(self, split: str) -> None:
-        counts = Counter(prompt.domain for prompt in self.prompts[split])
-        kept = ", ".join(f"{domain} {count:,}" for domain, count in sorted(counts.items()))
-        dropped = ", ".join(f"{name} {count:,}" for name, count in sorted(self.dropped.items()))
-        too_long = f"; dropped as longer than {self.max_prompt_tokens} tokens: {dropped}" if dropped else ""
-        if kept:
-            rank_zero_info(f"{split} prompts: {kept}{too_long}")
+    def _report(self, split: str, dropped: Counter[str]) -> None:
+        self.dropped = dict(Counter(self.dropped) + dropped)
+        if dropped:
+            names = ", ".join(f"{name} {count:,}" for name, count in sorted(dropped.items()))
+            rank_zero_info(f"{split}: dropped prompts longer than {self.max_prompt_tokens} tokens: {names}")
 
 
 def build_prompts(
@@ -217,7 +219,5 @@ def _check_names(split: str, specs: Sequence[SourceSpec]) -> None:
     for spec in specs:
         other = by_name.setdefault(spec.dataset, spec)
         if other is not spec and not (spec.name and other.name):
-            key = f"data.init_args.{split}"
-            raise InputError(
-                f"{key}: {other.path} and {spec.path} are both called {spec.dataset!r}; give `name`"
-            )
+            pair = f"{other.path} and {spec.path} are both called {spec.dataset!r}"
+            raise InputError(f"data.init_args.{split}: {pair}; give each a `name`")

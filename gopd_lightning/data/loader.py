@@ -1,4 +1,4 @@
-"""Loaders of prompts: a stateful stream for training, fixed batches for evaluation. No workers, no tensors."""
+"""Loaders of prompts: a stateful stream for training, fixed batches for evaluation."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,10 +15,10 @@ class PromptLoader:
     """The training prompts: what a step gets depends on the step number and the seed, and on nothing else.
 
     Each source is an endless stream of permutations of its rows. The streams are merged by weight, evenly
-    (item j of a source of weight w stands at (j + 1/2) / w), and a step takes the next `prompts_per_step` of the
-    merged stream; so every rank's slice has the same mixture, and shares are exact in the long run.
+    (item j of a source of weight w stands at (j + 1/2) / w), and a step takes the next `prompts_per_step` of
+    the merged stream; so every rank's slice has the same mixture, and shares are exact in the long run.
 
-    Sized, so that Lightning does not fetch ahead; its state is the next step's number, the same on every rank.
+    Sized, so that Lightning does not fetch ahead; its state is the next step's number, equal on every rank.
 
     Args:
         sources: Prompts and weight of each source.
@@ -26,7 +26,7 @@ class PromptLoader:
         seed: Seed of the permutations.
         rank: This process.
         world_size: Number of processes.
-        limit: How much of an epoch the trainer takes (its `limit_train_batches`): a share, or a number of steps.
+        limit: How much of an epoch the trainer takes (`limit_train_batches`): a share, or a number of steps.
 
     Raises:
         InputError: There is nothing to draw from, or the ranks cannot share the prompts evenly.
@@ -106,8 +106,8 @@ class PromptLoader:
 class EvalLoader:
     """Prompts for validation, test and prediction: in order, one data set after the other.
 
-    Every rank gets its share of every batch, so all have the same number of batches; shares differ by at most one
-    prompt, and the last batch may leave some ranks without any.
+    Every rank gets its share of every batch, so all have the same number of batches; shares differ by at most
+    one prompt, and the last batch may leave some ranks without any.
 
     Args:
         prompts: Prompts of all data sets.
@@ -155,8 +155,6 @@ def _counts(weights: Sequence[Fraction], total: int) -> list[int]:
     sure = max(Fraction(0), total - Fraction(len(weights), 2)) / scale
     counts = [math.floor(sure * weight + Fraction(1, 2)) for weight in weights]
     while sum(counts) < total:  # ... and these few stand next in the stream.
-        places = [
-            (Fraction(2 * count + 1) / weight, i) for i, (count, weight) in enumerate(zip(counts, weights))
-        ]
-        counts[min(places)[1]] += 1
+        nearest = min(range(len(weights)), key=lambda i: Fraction(2 * counts[i] + 1) / weights[i])
+        counts[nearest] += 1
     return counts

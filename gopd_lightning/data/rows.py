@@ -32,8 +32,8 @@ class RawRow:
 def parse_row(row: Any, domain: str | None, source: str) -> RawRow:
     """Check one row and take the fields that gopd knows.
 
-    Flat fields are `prompt`, `domain`, `answer`, `response`. Of verl's, `reward_model.ground_truth` is the answer,
-    `extra_info.opd_teacher` the domain, and `ability` the domain when nothing else names one.
+    Flat fields are `prompt`, `domain`, `answer`, `response`. Of verl's, `reward_model.ground_truth` is the
+    answer, `extra_info.opd_teacher` the domain, and `ability` the domain when nothing else names one.
 
     Args:
         row: The row, an object with string keys.

@@ -51,13 +51,14 @@ def read_rows(spec: SourceSpec) -> Iterator[RawRow]:
         Checked rows; `source` counts rows (lines of text files) from 1.
 
     Raises:
-        InputError: The file is missing, empty or malformed, a row cannot be used, or the spec is out of range.
+        InputError: The file is missing, empty or malformed, or a row or a setting cannot be used.
     """
     _check(spec)
-    number = 0
-    for number, (source, row) in enumerate(islice(_numbered(spec), spec.limit), start=1):
+    empty = True
+    for source, row in islice(_numbered(spec), spec.limit):
+        empty = False
         yield parse_row(row, spec.domain, source)
-    if not number:
+    if empty:
         raise InputError(f"{spec.path}: the data set is empty")
 
 

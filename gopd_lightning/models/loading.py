@@ -47,6 +47,9 @@ def adapter_name(path: str) -> str:
 def load_student(spec: StudentSpec) -> nn.Module:
     """The student, trainable: all weights, a given adapter, or a new LoRA adapter.
 
+    It is in training mode (gradient checkpointing asks for it) with every dropout off: the policy that is scored
+    must be the one that was sampled from.
+
     Raises:
         InputError: Both a given adapter and `lora`.
     """
@@ -65,6 +68,11 @@ def load_student(spec: StudentSpec) -> nn.Module:
         model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **spec.lora))
     if spec.gradient_checkpointing:
         model.gradient_checkpointing_enable()
-    return model  # type: ignore[no-any-return]
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    return model.train()  # type: ignore[no-any-return]
 
 

@@ -176,10 +176,6 @@ class OnPolicyModule(LightningModule):
             fit_to_run(schedule, self.trainer.max_steps)
         return optimizers, schedules
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Leave the records alone; tensors are made on the device when rows are scored."""
-        return batch
-
     # The step
 
     def on_fit_start(self) -> None:

@@ -1,7 +1,7 @@
 """Builds the data of the nano experiment: `python -m gopd_lightning.nano.build --out FOLDER --seed 0`.
 
-Writes tokenizer/, corpus.jsonl, {math,code}_{train,val,test}.jsonl and model/, a small Qwen3 with random weights. The
-same seed gives the same bytes.
+Writes tokenizer/, corpus.jsonl, {math,code}_{train,val,test}.jsonl and model/, a small Qwen3 with random weights.
+The same seed gives the same bytes.
 """
 
 import argparse

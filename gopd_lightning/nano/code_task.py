@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from itertools import chain, combinations
 from random import Random
 from typing import Any
@@ -40,10 +40,18 @@ _BOUNDS = tuple(range(1, 9))
 _COUNTS = (2, 3, 4, 5)
 
 _HABITUAL = (
-    Operation(("keep above {k}",), "[x for x in xs if x>{k}]", _BOUNDS, "keep above", "[x for x in xs if x>={k}]"),
-    Operation(("only over {k}",), "[x for x in xs if x>{k}]", _BOUNDS, "only over", "[x for x in xs if x>={k}]"),
-    Operation(("keep below {k}",), "[x for x in xs if x<{k}]", _BOUNDS, "keep below", "[x for x in xs if x<={k}]"),
-    Operation(("only under {k}",), "[x for x in xs if x<{k}]", _BOUNDS, "only under", "[x for x in xs if x<={k}]"),
+    Operation(
+        ("keep above {k}",), "[x for x in xs if x>{k}]", _BOUNDS, "keep above", "[x for x in xs if x>={k}]"
+    ),
+    Operation(
+        ("only over {k}",), "[x for x in xs if x>{k}]", _BOUNDS, "only over", "[x for x in xs if x>={k}]"
+    ),
+    Operation(
+        ("keep below {k}",), "[x for x in xs if x<{k}]", _BOUNDS, "keep below", "[x for x in xs if x<={k}]"
+    ),
+    Operation(
+        ("only under {k}",), "[x for x in xs if x<{k}]", _BOUNDS, "only under", "[x for x in xs if x<={k}]"
+    ),
     Operation(("take first {k}",), "xs[:{k}]", _COUNTS, "take first", "xs[:{k}]", -1),
     Operation(("skip first {k}",), "xs[{k}:]", _COUNTS, "skip first", "xs[{k}:]", 1),
     Operation(("take last {k}",), "xs[-{k}:]", _COUNTS, "take last", "xs[{k}:]"),
@@ -62,7 +70,7 @@ _PLAIN = (
     Operation(("unique", "drop repeats"), "list(dict.fromkeys(xs))"),
     Operation(("every second",), "xs[::2]"),
 )
-_HABITUAL_SHARE = 0.28
+_HABITUAL_SHARE = 0.30
 _REDUCTIONS = {
     "sum": "sum(xs)",
     "min": "min(xs,default=0)",
@@ -167,8 +175,8 @@ def hidden_tests(rng: Random, problem: CodeProblem) -> str | None:
         problem: The problem.
 
     Returns:
-        verl's JSON with `fn_name`, `inputs` and `outputs`; None when some wrong reading could not be told apart
-        (it may be the same function, as in "keep above 2, keep above 5") or all outputs are the same.
+        verl's JSON with `fn_name`, `inputs` and `outputs`; None when some wrong reading could not be told
+        apart (it may be the same function, as in "keep above 2, keep above 5") or all outputs are the same.
     """
     sizes = range(1, len(problem.habits) + 1)
     every = chain.from_iterable(combinations(problem.habits, size) for size in sizes)
@@ -214,6 +222,6 @@ def _broken(rng: Random, text: str) -> str:
     return text[:place] + text[place + 1 :]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _function(expression: str) -> Callable[[list[int]], Any]:
     return eval(f"lambda xs: {expression}")  # type: ignore[no-any-return]  # our own templates only

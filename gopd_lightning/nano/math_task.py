@@ -8,6 +8,7 @@ from gopd_lightning.nano.habits import MATH_NOISE
 
 _LARGEST = 60
 _LARGEST_MISREAD = 150
+_LATER_PRODUCTS = 0.34  # chance of a product after the first term; about 45 % of expressions then have none
 _NAMES = ("Tom", "Ann", "Sam", "Eva", "Max", "Mia")
 _THINGS = ("books", "pens", "coins", "eggs", "cards", "nuts")
 _VERBS = ("find", "find", "lose", "lose", "buy", "buy", "win", "lend", "give", "pay")
@@ -158,28 +159,32 @@ def _within(terms: Sequence[Term]) -> bool:
 def math_problem(rng: Random) -> MathProblem:
     """Draw a problem: an expression or a story, half each.
 
+    The shape comes first and then numbers until they fit it, so that no phrase is rare because its numbers are
+    large.
+
     Args:
         rng: Source of chance.
     """
-    draw = _expression if rng.random() < 0.5 else _story
-    while True:
-        problem = draw(rng)
-        if problem is not None:
-            return problem
+    if rng.random() < 0.5:
+        return _expression(rng)
+    return _story(rng)
 
 
-def _expression(rng: Random) -> MathProblem | None:
+def _expression(rng: Random) -> MathProblem:
     count = rng.choice((2, 3, 3, 4))
-    terms = []
-    for position in range(count):
-        sign = -1 if position and rng.random() < 0.5 else 1
-        product = rng.random() < (0.25 if position else 0.3)
-        a, b = (rng.randint(2, 6), rng.randint(2, 6)) if product else (rng.randint(1, 30), None)
-        terms.append(Term(sign, a, b))
-    habits = _ltr_habit(terms)
-    if not _within(terms) or (habits and not _tells_apart(terms)):
-        return None
-    return MathProblem(f"Q: {_written(terms)}\n", tuple(terms), habits)
+    shape = [(1, rng.random() < 0.3)]
+    shape += [(rng.choice((1, -1)), rng.random() < _LATER_PRODUCTS) for _ in range(count - 1)]
+    while True:
+        terms = [_term(rng, sign, product) for sign, product in shape]
+        habits = _ltr_habit(terms)
+        if _within(terms) and (not habits or _tells_apart(terms)):
+            return MathProblem(f"Q: {_written(terms)}\n", tuple(terms), habits)
+
+
+def _term(rng: Random, sign: int, product: bool) -> Term:
+    if product:
+        return Term(sign, rng.randint(2, 6), rng.randint(2, 6))
+    return Term(sign, rng.randint(1, 30))
 
 
 def _ltr_habit(terms: Sequence[Term]) -> tuple[str, ...]:
@@ -199,25 +204,29 @@ def _tells_apart(terms: Sequence[Term]) -> bool:
 
 
 def _written(terms: Sequence[Term]) -> str:
-    parts = [("+" if term.sign > 0 else "-") + f"{term.a}" + (f"*{term.b}" if term.b else "") for term in terms]
+    parts = [
+        ("+" if term.sign > 0 else "-") + f"{term.a}" + (f"*{term.b}" if term.b else "") for term in terms
+    ]
     return "".join(parts)[1:]
 
 
-def _story(rng: Random) -> MathProblem | None:
+def _story(rng: Random) -> MathProblem:
     name, things = rng.choice(_NAMES), rng.choice(_THINGS)
-    start = rng.randint(5, 40)
-    events = [_event(rng, name) for _ in range(rng.choice((2, 2, 3)))]
-    terms = (Term(1, start), *(term for _, term in events))
-    if not _within(terms):
-        return None
+    verbs = [rng.choice(_VERBS) for _ in range(rng.choice((2, 2, 3)))]
+    while True:
+        start = rng.randint(5, 40)
+        events = [_event(rng, name, verb) for verb in verbs]
+        terms = (Term(1, start), *(term for _, term in events))
+        if _within(terms):
+            break
     told = " ".join(sentence for sentence, _ in events)
     prompt = f"Q: {name} has {start} {things}. {told} How many {things}?\n"
     habits = tuple(dict.fromkeys(term.habit for term in terms if term.habit))
     return MathProblem(prompt, terms, habits)
 
 
-def _event(rng: Random, name: str) -> tuple[str, Term]:
-    verb, x, y, z = rng.choice(_VERBS), rng.randint(2, 15), rng.randint(2, 6), rng.randint(2, 6)
+def _event(rng: Random, name: str, verb: str) -> tuple[str, Term]:
+    x, y, z = rng.randint(2, 15), rng.randint(2, 6), rng.randint(2, 6)
     if verb == "give":
         return f"{name} gives {y} friends {z} each.", Term(-1, y, z, "give")
     if verb == "buy":

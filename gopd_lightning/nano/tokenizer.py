@@ -1,4 +1,4 @@
-"""The nano tokenizer: a small BPE in which every digit is a token and text survives the round trip exactly."""
+"""The nano tokenizer: a small BPE in which every digit is a token and text survives the round trip."""
 
 from collections.abc import Iterable
 
@@ -8,8 +8,9 @@ from transformers import PreTrainedTokenizerFast
 EOS, PAD = "<eos>", "<pad>"
 VOCABULARY = 320
 CONTEXT = 256
-# A digit alone; white space together with the word or signs after it; white space that nothing or a digit follows.
-_PIECES = r"\d|\s*[^\s\d]+|\s+"
+# A digit alone; the newline that ends a prompt alone, so that prompt and response are tokenised the same together
+# and apart; white space together with the word or signs after it; other white space.
+_PIECES = r"\d|\n(?! )|\s*[^\s\d]+|\s+"
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:

@@ -95,8 +95,8 @@ def _call(arguments: Any, value: Any) -> tuple[list[Any], Any]:
 class ProgramVerifier:
     """Reward 1.0 when the program of the response passes all tests of its prompt, else 0.0.
 
-    Programs run in `workers` runner processes (see `program_runner`), which start with the first batch. Limits
-    hold for one run of a program: all calls of a function task, or one stdin test.
+    Programs run in `workers` runner processes (see `program_runner`), which start with the first batch.
+    Limits hold for one run of a program: all calls of a function task, or one stdin test.
     """
 
     _verdicts: OrderedDict[bytes, float]

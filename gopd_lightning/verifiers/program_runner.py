@@ -2,14 +2,9 @@
 
 Standard library only, and nothing of gopd: it runs as `python -I -S program_runner.py` with an empty
 environment. Jobs and results are JSON frames (four bytes of length, big endian) on stdin and stdout. A job is
-
-    {"program": str, "fn_name": str | null, "inputs": [...], "cpu_seconds", "wall_seconds", "memory_mb"}
-
-and its result {"outputs": [...]} (a test one JSON text or, without fn_name, one stdout) or {"error": why}. What
-the tests expect never comes here, so a program cannot read it.
-
-Every program runs in a forked child: own session, resource limits, an empty folder that is then removed, no
-network.
+{"program", "fn_name" or null, "inputs", "cpu_seconds", "wall_seconds", "memory_mb"}; its result {"error": why} or
+{"outputs": [...]}, a test one JSON text or (without fn_name) one stdout. What the tests expect never comes here.
+Every program runs in a forked child: own session, resource limits, an empty folder, no network.
 """
 
 import builtins
@@ -39,7 +34,7 @@ NOBODY = 65534
 FILE_BYTES = 16 * 2**20
 OPEN_FILES = 64
 PROCESSES = 64
-BLOCKED = (
+CLOSED = (
     "socket.",
     "subprocess.",
     "ctypes.",
@@ -49,10 +44,11 @@ BLOCKED = (
     "os.posix_spawn",
     "os.fork",
 )
-SIGNALS = ("os.kill", "os.killpg", "signal.pthread_kill")
-MOVES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate")
-MARKS = ("os.chmod", "os.chown", "os.utime", "os.setxattr")
-WARM = "ast bisect collections copy decimal fractions functools heapq itertools operator random re statistics string"
+SIGNALS = ("os.kill", "signal.pthread_kill")
+CHANGES = tuple(
+    f"os.{act}" for act in ("remove", "rename", "rmdir", "mkdir", "link", "symlink", "truncate", "ch")
+)
+WARM = "ast bisect collections copy decimal fractions functools heapq itertools operator random re string"
 
 
 def main() -> None:
@@ -74,28 +70,14 @@ def main() -> None:
 def send(message: Job) -> None:
     """Write one frame to stdout."""
     body = json.dumps(message).encode()
-    os.write(1, struct.pack(">I", len(body)))
-    view = memoryview(body)
-    while view:
-        view = view[os.write(1, view) :]
+    sys.stdout.buffer.write(struct.pack(">I", len(body)) + body)
+    sys.stdout.buffer.flush()  # a forked child must not find any of it
 
 
 def receive() -> Job | None:
     """Read one frame from stdin; None at its end."""
-    head = read_exactly(4)
-    body = head and read_exactly(struct.unpack(">I", head)[0])
-    return json.loads(body) if body else None
-
-
-def read_exactly(count: int) -> bytes:
-    """Read `count` bytes from stdin, or nothing at all when it ends before that."""
-    data = bytearray()
-    while len(data) < count:
-        piece = os.read(0, count - len(data))
-        if not piece:
-            return b""
-        data += piece
-    return bytes(data)
+    head = sys.stdin.buffer.read(4)
+    return json.loads(sys.stdin.buffer.read(struct.unpack(">I", head)[0])) if len(head) == 4 else None
 
 
 def enter_namespaces() -> str:
@@ -107,16 +89,13 @@ def enter_namespaces() -> str:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     unshare = getattr(libc, "unshare", None)
-    if unshare is None:
-        return "audit hook"
-    user = 0 if os.geteuid() == 0 else CLONE_NEWUSER
-    for flags in (user | CLONE_NEWNET | CLONE_NEWPID, CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID):
-        if unshare(flags) == 0:
-            become_first_process(libc)
-            return "network namespace"
-    for flags in (user | CLONE_NEWNET, CLONE_NEWUSER | CLONE_NEWNET):
-        if unshare(flags) == 0:
-            return "network namespace"
+    users = (0, CLONE_NEWUSER) if os.geteuid() == 0 else (CLONE_NEWUSER,)
+    for processes in (CLONE_NEWPID, 0):
+        for user in users:
+            if unshare is not None and unshare(user | CLONE_NEWNET | processes) == 0:
+                if processes:
+                    become_first_process(libc)
+                return "network namespace"
     return "audit hook"
 
 
@@ -236,7 +215,7 @@ def run_child(job: Job, test: typing.Any, folder: str, files: tuple[int, int], d
 
 
 def confine(job: Job, folder: str, files: tuple[int, int], drop: bool) -> None:
-    """Own session, limits, folder and streams: 0 stdin, 1 stdout, 2 nothing, 3 a function task's result."""
+    """Own session, limits, folder, and streams: 0, 1, 2 and, for a function task, 3 for its result."""
     os.setsid()
     os.chdir(folder)
     stdin, result = (os.dup(number) for number in files)
@@ -288,9 +267,9 @@ def guard(folder: str) -> Callable[[str, tuple[typing.Any, ...]], None]:
             )
             if writes and outside(args[0]):
                 raise PermissionError("a program may write to its own folder only")
-        elif event.startswith(BLOCKED + SIGNALS):
+        elif event.startswith(CLOSED + SIGNALS):
             raise PermissionError(f"{event} is closed to programs")
-        elif event.startswith(MOVES + MARKS) and any(outside(path) for path in args[:2]):
+        elif event.startswith(CHANGES) and any(outside(path) for path in args[:2]):
             raise PermissionError("a program may change its own folder only")
 
     return hook

@@ -2,9 +2,9 @@ import csv
 from pathlib import Path
 
 import pytest
-from gopd_callbacks.metrics_file import MetricsFile, read_rows
 
 from gopd_lightning.errors import InputError
+from gopd_callbacks.metrics_file import MetricsFile, read_rows
 
 
 def log_steps(file: MetricsFile, steps: range, val_every: int = 3) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from gopd_callbacks.graceful_stop import GracefulStop
-from gopd_callbacks.metrics_file import MetricsFile
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from gopd_callbacks.metrics_file import MetricsFile
 from gopd_lightning.records import Batch, Completion, Prompt, Row
 
 DOMAINS = ("math", "code")

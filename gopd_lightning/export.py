@@ -1,0 +1,138 @@
+"""From a training checkpoint to a Hugging Face folder that `from_pretrained` and vLLM load."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
+
+from gopd_lightning.errors import InputError
+from gopd_lightning.models.folders import DTYPES, adapter_base, check_model, hub_arguments, load_tokenizer
+from gopd_lightning.models.specs import ModelSpec
+
+PREFIX = "student."
+
+
+def save_hf(
+    model: nn.Module, state_dict: Mapping[str, Tensor], tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """Write a Hugging Face folder: safetensors, config, generation config and tokenizer.
+
+    The folder is written under another name and then put in place, so that an older one stays whole until then.
+
+    Args:
+        model: The Hugging Face model whose weights these are; gives the configurations.
+        state_dict: Its whole (unsharded) weights by the model's own names.
+        tokenizer: Its tokenizer.
+        folder: Where; what is there is replaced.
+    """
+    saver: Any = model
+    with _put_in_place(folder) as temporary:
+        saver.save_pretrained(temporary, state_dict={name: t.cpu() for name, t in state_dict.items()})
+        tokenizer.save_pretrained(temporary)
+
+
+def export_run(run: str, out: str, ckpt: str = "last", dtype: str | None = None) -> None:
+    """Write the student of a run's checkpoint as a Hugging Face folder.
+
+    Args:
+        run: The run folder.
+        out: The folder to write; what is there is replaced.
+        ckpt: Name of a checkpoint in `checkpoints/` of the run folder, without `.ckpt`.
+        dtype: float32, bfloat16 or float16; None keeps the checkpoint's.
+
+    Raises:
+        InputError: No such run or checkpoint, an unknown dtype, or a student that is an adapter.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise InputError(f"--dtype {dtype} is unknown; known: {', '.join(DTYPES)}")
+    student = _student_of(Path(run))
+    state = _student_weights(_checkpoint(Path(run), ckpt))
+    config = check_model(student, "model.student")
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=next(iter(state.values())).dtype)
+    _load(model, state, run)
+    model.generation_config = _generation_config(student.path, model)
+    if dtype is not None:
+        model.to(getattr(torch, dtype))
+    save_hf(model, model.state_dict(), load_tokenizer(student, "model.student"), Path(out))
+
+
+def _student_of(run: Path) -> ModelSpec:
+    """The student that the run's config.yaml names."""
+    file = run / "config.yaml"
+    if not file.is_file():
+        raise InputError(f"{run} is not a run folder: it holds no config.yaml")
+    try:
+        spec = yaml.safe_load(file.read_text())["model"]["init_args"]["student"]
+        path = spec["path"]
+    except (KeyError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{file} names no model.init_args.student.path") from error
+    if spec.get("lora") or adapter_base(path):
+        raise InputError(f"{file}: the student is a PEFT adapter, which export does not write (yet); merge it by PEFT")
+    return ModelSpec(path=path)
+
+
+def _checkpoint(run: Path, name: str) -> Path:
+    folder = run / "checkpoints"
+    file = folder / f"{name.removesuffix('.ckpt')}.ckpt"
+    if file.exists():
+        return file
+    found = ", ".join(sorted(path.stem for path in folder.glob("*.ckpt"))) or "none"
+    raise InputError(f"there is no checkpoint {file}; found: {found}")
+
+
+def _student_weights(checkpoint: Path) -> dict[str, Tensor]:
+    """The student's weights of a checkpoint, by the Hugging Face model's own names."""
+    if checkpoint.is_dir():
+        with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
+            whole = Path(folder) / "whole.pt"
+            dcp_to_torch_save(checkpoint, whole)
+            content = torch.load(whole, map_location="cpu", weights_only=True)
+    else:
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    weights = content["state_dict"]
+    student = {name.removeprefix(PREFIX): t for name, t in weights.items() if name.startswith(PREFIX)}
+    if not student:
+        raise InputError(f"{checkpoint} holds no weights of a student: is it a checkpoint of gopd?")
+    return student
+
+
+def _load(model: nn.Module, state: Mapping[str, Tensor], run: str) -> None:
+    """Load strictly, but for a head that is tied to the embeddings."""
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    tied = {"lm_head.weight"} if getattr(model.config, "tie_word_embeddings", False) else set()
+    if wrong := [*sorted(set(missing) - tied), *unexpected]:
+        raise InputError(f"the checkpoint of {run} does not fit the student that its config.yaml names: {wrong[0]}")
+
+
+def _generation_config(path: str, model: Any) -> GenerationConfig:
+    try:
+        return GenerationConfig.from_pretrained(hub_arguments(path)["pretrained_model_name_or_path"])
+    except OSError:  # many folders have none
+        return model.generation_config
+
+
+@contextmanager
+def _put_in_place(folder: Path) -> Iterator[Path]:
+    """A new folder beside `folder` that takes its place when all went well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        fresh = temporary / "new"
+        fresh.mkdir()
+        yield fresh
+        if folder.exists():
+            os.replace(folder, temporary / "old")
+        os.replace(fresh, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,1 @@
+from gopd_callbacks.metrics_file import MetricsFile  # noqa: F401

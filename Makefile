@@ -32,7 +32,6 @@ lint: setup  ## style, spelling and docstrings
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/codespell .
-	$(BIN)/pydoclint --quiet gopd_lightning callbacks
 
 types: setup  ## mypy strict on both packages
 	$(BIN)/mypy

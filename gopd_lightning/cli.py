@@ -162,5 +162,3 @@ def _quieten() -> None:
         ".*srun.*",
     ):
         warnings.filterwarnings("ignore", pattern)
-
-

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
@@ -26,7 +26,7 @@ def save_hf(
 ) -> None:
     """Write a Hugging Face folder: safetensors, config, generation config and tokenizer.
 
-    The folder is written under another name and then put in place, so that an older one stays whole until then.
+    The folder is written under another name and then put in place: an older one stays whole until then.
 
     Args:
         model: The Hugging Face model whose weights these are; gives the configurations.
@@ -35,7 +35,7 @@ def save_hf(
         folder: Where; what is there is replaced.
     """
     saver: Any = model
-    with _put_in_place(folder) as temporary:
+    with _put_in_place(Path(folder)) as temporary:
         saver.save_pretrained(temporary, state_dict={name: t.cpu() for name, t in state_dict.items()})
         tokenizer.save_pretrained(temporary)
 
@@ -78,7 +78,7 @@ def _student_of(run: Path) -> ModelSpec:
     except (KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{file} names no model.init_args.student.path") from error
     if spec.get("lora") or adapter_base(path):
-        raise InputError(f"{file}: the student is a PEFT adapter, which export does not write (yet); merge it by PEFT")
+        raise InputError(f"{file}: the student is a PEFT adapter, which export does not write; merge it by PEFT")
     return ModelSpec(path=path)
 
 
@@ -109,10 +109,21 @@ def _student_weights(checkpoint: Path) -> dict[str, Tensor]:
 
 def _load(model: nn.Module, state: Mapping[str, Tensor], run: str) -> None:
     """Load strictly, but for a head that is tied to the embeddings."""
-    missing, unexpected = model.load_state_dict(state, strict=False)
-    tied = {"lm_head.weight"} if getattr(model.config, "tie_word_embeddings", False) else set()
-    if wrong := [*sorted(set(missing) - tied), *unexpected]:
-        raise InputError(f"the checkpoint of {run} does not fit the student that its config.yaml names: {wrong[0]}")
+    own = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if getattr(model.config, "tie_word_embeddings", False):
+        own.pop("lm_head.weight", None)
+    given = {name: tensor.shape for name, tensor in state.items()}
+    for name in sorted(own.keys() | given.keys()):
+        if own.get(name) != given.get(name):
+            raise InputError(
+                f"the checkpoint of {run} does not fit the student that its config.yaml names: {name} is "
+                f"{_words(given.get(name))} in the checkpoint and {_words(own.get(name))} in the student"
+            )
+    model.load_state_dict(state, strict=False)
+
+
+def _words(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else f"{tuple(shape)}"
 
 
 def _generation_config(path: str, model: Any) -> GenerationConfig:

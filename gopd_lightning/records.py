@@ -113,6 +113,20 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def groups(rows: Sequence[Row]) -> list[list[Row]]:
+    """The samples of each prompt: rows stand side by side, and a group begins at sample 0.
+
+    Args:
+        rows: Rows as an engine's samples come: the n of the first prompt first. A prompt may occur twice.
+    """
+    found: list[list[Row]] = []
+    for row in rows:
+        if row.sample == 0 or not found:
+            found.append([])
+        found[-1].append(row)
+    return found
+
+
 def micro_batches(
     rows: Sequence[Row], max_tokens: int, group: Callable[[Row], str] = lambda row: row.prompt.domain
 ) -> list[list[Row]]:

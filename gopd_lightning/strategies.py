@@ -76,7 +76,9 @@ class FSDP2(ModelParallelStrategy):
         """
         mesh = self._mesh if self.replicas > 1 else self._mesh["shard"]
         policy = MixedPrecisionPolicy(
-            param_dtype=getattr(torch, self.compute_dtype), reduce_dtype=torch.float32, cast_forward_inputs=False
+            param_dtype=getattr(torch, self.compute_dtype),
+            reduce_dtype=torch.float32,
+            cast_forward_inputs=False,
         )
         student.to(self.root_device)
         for block in blocks(student):

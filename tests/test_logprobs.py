@@ -49,9 +49,7 @@ def test_logprobs_and_gradients_equal_log_softmax_of_whole_logits(monkeypatch, c
 def test_divergence_equals_three_logits_with_three_hidden_sizes(monkeypatch, scale, chunk):
     monkeypatch.setattr(logprobs, "CHUNK_ELEMENTS", chunk)
     s, t, r = states(16, 0, grad=True), states(24, 1), states(8, 2)
-    s64, t64, r64 = (
-        States(x.hidden.detach().double(), Head(x.head.weight.detach().double())) for x in (s, t, r)
-    )
+    s64, t64, r64 = (States(x.hidden.detach().double(), Head(x.head.weight.detach().double())) for x in (s, t, r))
     s64.hidden.requires_grad_(), s64.head.weight.requires_grad_()
     out = target_divergence(s, t, r, scale, ids())
     plain = direct_kl(s64, t64, r64, scale)

@@ -13,14 +13,14 @@ from typing import Any
 
 import tiny
 import torch
+from gopd_callbacks.rollout import Rollout
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.tensor import DTensor
 
-from gopd_lightning.metrics_file import MetricsFile
-from gopd_callbacks.rollout import Rollout
 from gopd_lightning import FSDP2, GOPD, PromptData
 from gopd_lightning.data import SourceSpec
+from gopd_lightning.metrics_file import MetricsFile
 from gopd_lightning.models import StudentSpec, TeacherSpec
 from gopd_lightning.rollouts import Sampling
 from gopd_lightning.verifiers import ExactMatch

@@ -1,10 +1,11 @@
-"""What plugs into Lightning's Trainer: sampling, display, logs, plots, checkpoints on Ctrl-C, export."""
+"""What plugs into Lightning's Trainer: rollouts, display, logs, plots, results, checkpoints on Ctrl-C, export."""
 
 from gopd_callbacks.graceful_stop import GracefulStop
 from gopd_callbacks.hf_export import HFExport
 from gopd_callbacks.plot import Plot
 from gopd_callbacks.progress import Progress
+from gopd_callbacks.results import Baselines, Results
+from gopd_callbacks.rollout import Rollout
 from gopd_callbacks.rollout_log import RolloutLog
-from gopd_callbacks.metrics_file import MetricsFile
 
-__all__ = ["GracefulStop", "HFExport", "MetricsFile", "Plot", "Progress", "RolloutLog"]
+__all__ = ["Baselines", "GracefulStop", "HFExport", "Plot", "Progress", "Results", "Rollout", "RolloutLog"]

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from gopd_callbacks.rollout import Rollout
 from gopd_lightning.metrics import AvgAtK
 from gopd_lightning.models.folders import base_path
 from gopd_lightning.models.frozen import FrozenBank
 from gopd_lightning.models.specs import ModelSpec
 from gopd_lightning.records import Prompt, Row, seed_of
-from gopd_lightning.rollouts import RolloutEngine, Sampling
+from gopd_lightning.rollouts import RolloutEngine, Sampling, grade, sample_rows
 from gopd_lightning.verifiers import Verifier
-from gopd_callbacks.rollout import Rollout, grade, sample_rows
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,15 @@ class Contest:
         """
         self.engine.wake()
         self.engine.sync(model, -1 - seed_of(name) % 2**30)  # never mistaken for a step of the student
-        rows = sample_rows(self.engine, self.module, self.prompts, sampling, (self.seed, "contest"), name)
+        rows = sample_rows(
+            self.engine,
+            self.prompts,
+            sampling,
+            (self.seed, "contest"),
+            self.module.tokenizer,
+            self.module.vocabulary,
+            name,
+        )
         self.engine.sleep()
         grade(rows, self.verifiers)
         return {dataset: self._count(dataset, rows, sampling.n) for dataset in sorted(self.sizes)}

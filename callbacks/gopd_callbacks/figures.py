@@ -1,4 +1,4 @@
-"""Reading the figures of a run by name: what progress display and plot show of the metrics and the baselines."""
+"""Reading the figures of a run by name, for the progress display and the plot."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -26,8 +26,8 @@ def accuracy_names(names: Iterable[str]) -> dict[str, str]:
     Args:
         names: Metric names.
     """
-    split = (name.rpartition("/") for name in sorted(names) if name.startswith("val/"))
-    return {head.removeprefix("val/"): f"{head}/{figure}" for head, _, figure in split if figure[:4] == "avg@"}
+    found = sorted(name for name in names if name.startswith("val/") and "/avg@" in name)
+    return {name.removeprefix("val/").rpartition("/")[0]: name for name in found}
 
 
 def read_baselines(folder: Path) -> Baselines:
@@ -44,7 +44,7 @@ def read_baselines(folder: Path) -> Baselines:
 
 
 def teacher_line(baselines: Baselines, dataset: str, figure: str) -> float | None:
-    """What the student is up against on a data set: the accuracy of its domain's teacher, else of the best one.
+    """Accuracy to beat on a data set: that of the domain of this name's teacher, else of the best teacher.
 
     Args:
         baselines: What `read_baselines` gave.

@@ -17,9 +17,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class GracefulStop(Callback):
     """Finishes the step, saves `checkpoints/last.ckpt` and stops; a second signal stops at once.
 
-    The signal handler only sets a flag: saving is collective work on several ranks, and a signal comes to each at
-    another moment. The flag is read where a checkpoint resumes exactly: after a step, or after the validation
-    that is due there. The end-of-run callbacks can tell a stopped run by `trainer.interrupted`.
+    The signal handler only sets a flag: saving is collective work on several ranks, and a signal comes to
+    each at another moment. The flag is read where a checkpoint resumes exactly: after a step, or after the
+    validation that is due there. The end-of-run callbacks can tell a stopped run by `trainer.interrupted`.
     """
 
     def __init__(self) -> None:
@@ -35,9 +35,7 @@ class GracefulStop(Callback):
             return
         self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Know the step's number, for the message."""
         self._step = trainer.global_step + 1
 
@@ -68,7 +66,7 @@ class GracefulStop(Callback):
             raise KeyboardInterrupt
         if not self.requested:
             line = f"finishing step {self._step}, then saving; press Ctrl-C again to stop at once"
-            # From a thread: the signal may have come in the middle of a print, which must not be entered twice.
+            # from a thread: the signal may have come in the middle of a print, which cannot be entered twice
             threading.Thread(target=_say, args=(line,)).start()
         self.requested = True
 
@@ -85,9 +83,10 @@ class GracefulStop(Callback):
         _take_for_last(trainer, str(path))
         trainer.save_checkpoint(path)
         trainer.should_stop = True
-        trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = 0  # they would overrule the user
+        # minimum epochs and steps would overrule the user
+        trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = 0
         trainer.state.status = TrainerStatus.INTERRUPTED
-        # Lightning validates once more when told to stop; an uninterrupted run has no such validation.
+        # Lightning validates once more when told to stop; an uninterrupted run has no such validation
         self._limit_val_batches = trainer.limit_val_batches
         trainer.limit_val_batches = 0
         _say(f"saved {path} at step {trainer.global_step}; go on with the same command and --ckpt_path last")

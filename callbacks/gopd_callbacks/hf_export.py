@@ -14,18 +14,16 @@ class HFExport(Callback):
     """Writes the student as a Hugging Face folder when a fit ends; not when it was stopped on the way.
 
     A student with a PEFT adapter is written as its adapter. Sharded weights are gathered one after the other.
+
+    Args:
+        folder: Its name in the run folder; what is there is replaced.
     """
 
     def __init__(self, folder: str = "student") -> None:
-        """Name the folder.
-
-        Args:
-            folder: Its name in the run folder; what is there is replaced.
-        """
         self._folder = folder
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather on all ranks, write on rank zero. Here, since `on_fit_end` comes after the strategy is gone."""
+        """Gather on all ranks, write on rank zero; `on_fit_end` would be after the strategy is gone."""
         if trainer.interrupted:
             return
         module: Any = pl_module
@@ -38,6 +36,6 @@ class HFExport(Callback):
 
 
 def _whole(tensor: Tensor, keep: bool) -> Tensor | None:
-    """The whole of a tensor on the CPU where it is kept; gathering is collective, so every rank takes part."""
+    """The whole of a tensor, on the CPU, where it is kept; gathering is collective: all ranks take part."""
     whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
     return whole.detach().cpu() if keep else None

@@ -1,4 +1,4 @@
-"""What the progress display says: the state of a run, as a panel of at most 80 columns and as one plain line."""
+"""What the progress display says: the state of a run as a panel of 80 columns, and as one plain line."""
 
 import time
 from collections.abc import Mapping
@@ -13,7 +13,11 @@ from gopd_callbacks.figures import Baselines, accuracy_names, domains_of, teache
 
 COLUMNS = {"reward": ".3f", "kl_teacher": ".4f", "entropy": ".3f", "length": ".1f"}
 TITLES = {"kl_teacher": "KL teacher"}
-FOOTER = {"speed/tokens_per_s": "{:,.0f} tokens/s", "train/loss": "loss {:.4g}", "train/grad_norm": "grad {:.3g}"}
+FOOTER = {
+    "speed/tokens_per_s": "{:,.0f} tokens/s",
+    "train/loss": "loss {:.4g}",
+    "train/grad_norm": "gradient norm {:.3g}",
+}
 
 
 @dataclass
@@ -148,11 +152,11 @@ def _domain_words(state: State, domain: str) -> str:
     for name, form in COLUMNS.items():
         if (value := state.metrics.get(f"{name}/{domain}")) is not None:
             words.append(f"{TITLES.get(name, name)} {value:{form}}")
-    if name := accuracy_names(state.metrics).get(domain):
-        figure = name.rpartition("/")[2]
+    if accuracy := accuracy_names(state.metrics).get(domain):
+        figure = accuracy.rpartition("/")[2]
         line = teacher_line(state.baselines, domain, figure)
         beside = "" if line is None else f" (teacher's {line:.1%})"
-        words.append(f"{figure} {state.metrics[name]:.1%}{beside}")
+        words.append(f"{figure} {state.metrics[accuracy]:.1%}{beside}")
     return " ".join(words)
 
 

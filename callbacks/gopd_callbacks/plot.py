@@ -18,21 +18,21 @@ from gopd_callbacks.figures import (
     read_baselines,
     teacher_line,
 )
-from gopd_callbacks.metrics_file import read_rows
+from gopd_lightning.metrics_file import read_rows
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # told apart by everybody
+# told apart by everybody
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 Series = tuple[list[int], list[float]]
 
 
 class Plot(Callback):
-    """Draws `curves.png` in the run folder after each validation and at the end of a fit."""
+    """Draws the curves of a run, after each validation and at the end of a fit.
+
+    Args:
+        file: Name of the picture in the run folder.
+    """
 
     def __init__(self, file: str = "curves.png") -> None:
-        """Name the picture.
-
-        Args:
-            file: Its name in the run folder.
-        """
         self._file = file
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -73,9 +73,7 @@ def draw(metrics_csv: Path, baselines: Baselines, out: Path) -> None:
     os.replace(temporary, out)
 
 
-def _accuracy(
-    axes: Axes, rows: Sequence[Mapping[str, str]], baselines: Baselines, colours: Mapping[str, str]
-) -> None:
+def _accuracy(axes: Axes, rows: Sequence[Mapping[str, str]], baselines: Baselines, colours: Mapping[str, str]) -> None:
     figures = set()
     for dataset, name in accuracy_names(rows[0] if rows else []).items():
         figure = name.rpartition("/")[2]
@@ -99,9 +97,7 @@ def _kl(axes: Axes, rows: Sequence[Mapping[str, str]], colours: Mapping[str, str
     _finish(axes, "KL of the student (nats a token)")
 
 
-def _plain(
-    axes: Axes, rows: Sequence[Mapping[str, str]], colours: Mapping[str, str], figure: str, title: str
-) -> None:
+def _plain(axes: Axes, rows: Sequence[Mapping[str, str]], colours: Mapping[str, str], figure: str, title: str) -> None:
     for domain, colour in colours.items():
         _curve(axes, _series(rows, f"{figure}/{domain}"), colour, "-", domain)
     _finish(axes, title)

@@ -14,23 +14,27 @@ from rich.live import Live
 
 from gopd_callbacks.figures import read_baselines
 from gopd_callbacks.panel import Counter, State, panel, plain_line
+from gopd_lightning.errors import InputError
 
 
 class Progress(ProgressBar):
     """How far a run is, how long it still takes, and how the student does by domain.
 
-    In a terminal: a bar, a table with a line per domain and a line of rates, redrawn at most four times a second.
+    In a terminal: a bar, a table with a line per domain and a line of rates, redrawn four times a second.
     When the output is not a terminal (a file, a pipe, TERM=dumb): one line every `plain_every` steps and one
     after each validation. Only rank zero shows anything.
+
+    Args:
+        plain_every: Steps (outside of `fit`: batches) from one plain line to the next.
+
+    Raises:
+        InputError: plain_every is below 1.
     """
 
     def __init__(self, plain_every: int = 10) -> None:
-        """Set the pace of the plain lines.
-
-        Args:
-            plain_every: Steps (outside of `fit`: batches) from one plain line to the next.
-        """
         super().__init__()
+        if plain_every < 1:
+            raise InputError(f"Progress.plain_every is {plain_every}; it must be at least 1")
         self._plain_every = plain_every
         self._enabled = True
         self._state: State | None = None
@@ -168,12 +172,13 @@ class Progress(ProgressBar):
 
 def on_terminal() -> bool:
     """Whether somebody watches: standard output is a terminal that can move its cursor."""
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+    stdout = getattr(sys.stdout, "rich_proxied_file", sys.stdout)  # behind the live display, when it is on
+    return stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
 
 
 @contextmanager
 def _logs_above_the_display() -> Iterator[None]:
-    """Send log records through the display: their handlers hold the terminal itself and would tear the panel."""
+    """Send log records through the display: their handlers hold the terminal and would tear the panel."""
     loggers = [logging.getLogger(), *map(logging.getLogger, logging.root.manager.loggerDict)]
     handlers = {h for logger in loggers for h in logger.handlers if isinstance(h, logging.StreamHandler)}
     former = {h: h.stream for h in handlers if h.stream in (sys.__stderr__, sys.__stdout__)}

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from gopd_callbacks.contest import Accuracy, contest_of, contestant, frozen_contestants, rollout_of
-from gopd_callbacks.rollout import greedy
 
 Figures = dict[str, dict[str, dict[str, float]]]
 
@@ -55,11 +54,21 @@ class Results(Callback):
     def __init__(self, samples: int = 4, file: str = "results.json") -> None:
         self.samples = samples
         self.file = file
+        self._shown = False
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure, write, print. A run that was stopped early has no result yet."""
+        self._finish(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, write, print. A run that was stopped early has no result yet."""
-        if trainer.interrupted or (0 < trainer.max_steps > trainer.global_step):
+        """Do the same for a run that was complete before it was resumed, which trains nothing."""
+        self._finish(trainer, pl_module)
+
+    def _finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure unless the run folder knows the figures of this very step; print once."""
+        if self._shown or trainer.interrupted or trainer.global_step < trainer.max_steps:
             return
+        self._shown = True
         file = Path(trainer.default_root_dir) / self.file
         known = trainer.strategy.broadcast(_known(file, trainer.global_step))
         figures = known or self._measure(trainer, pl_module)
@@ -80,7 +89,7 @@ class Results(Callback):
         for i, name in enumerate(names):
             with contestant(pl_module, name) as model:
                 many = contest.accuracy(name, model, sampled)
-                one = contest.accuracy(name, model, greedy(sampled))
+                one = contest.accuracy(name, model, sampled.greedy())
             figures[name] = {d: _figures(many[d], one[d], self.samples) for d in many}
             if trainer.is_global_zero:
                 seconds = time.perf_counter() - began

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gopd_lightning.errors import InputError
-from gopd_lightning.records import Batch, Prompt, Row, seed_of
-from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine
+from gopd_lightning.records import Batch, Prompt
+from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine, grade, sample_rows
 from gopd_lightning.verifiers import Verifier
 
 
@@ -76,9 +75,7 @@ class Rollout(Callback):
             graded = split in ("val", "test") or (split == "train" and verifies)
             self._check_answers(prompts if graded else (), must=needs_rewards and split == "train")
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Fill the batch with the rollout of this step, unless its rows are given."""
         module: Any = pl_module
         if not module.objective.needs:  # supervised rows bring their responses
@@ -104,19 +101,34 @@ class Rollout(Callback):
         pl_module.log_dict(figures, batch_size=1)
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Fill a validation batch."""
         self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", True)
 
     def on_test_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Fill a test batch."""
         self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", True)
 
     def on_predict_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Fill a batch to predict."""
         self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", False)
@@ -128,7 +140,9 @@ class Rollout(Callback):
         began = time.perf_counter()
         self.engine.wake()
         self.engine.sync(module.student, trainer.global_step)
-        batch.rows = sample_rows(self.engine, module, batch.prompts, sampling, (self.seed, step))
+        batch.rows = sample_rows(
+            self.engine, batch.prompts, sampling, (self.seed, step), module.tokenizer, module.vocabulary
+        )
         self.engine.sleep()
         sampled = time.perf_counter()
         if verify:
@@ -156,56 +170,3 @@ class Rollout(Callback):
                     f"{prompt.source}: the objective needs rewards and the domain {prompt.domain!r} has no "
                     "verifier: add one to Rollout's `verifiers`"
                 )
-
-
-def sample_rows(
-    engine: RolloutEngine,
-    module: Any,
-    prompts: Sequence[Prompt],
-    sampling: Sampling,
-    seed: tuple[int | str, ...],
-    reader: str = "student",
-) -> list[Row]:
-    """Sample every prompt with an engine that has its weights.
-
-    Args:
-        engine: The engine.
-        module: Gives tokenizer and vocabulary.
-        prompts: The prompts.
-        sampling: How to draw.
-        seed: First parts of the sampling seeds, (seed, step).
-        reader: Which model samples: it reads the prompts by its own chat template.
-
-    Returns:
-        Rows, the samples of one prompt side by side.
-    """
-    if not prompts:
-        return []
-    seeds = [seed_of(*seed, prompt.uid, k) for prompt in prompts for k in range(sampling.n)]
-    found = engine.generate([p.ids_for(reader) for p in prompts], sampling, seeds, module.vocabulary)
-    texts = module.tokenizer.batch_decode([c.ids for c in found], skip_special_tokens=True)
-    return [
-        Row(prompt=prompts[i // sampling.n], completion=completion, sample=i % sampling.n, text=text)
-        for i, (completion, text) in enumerate(zip(found, texts, strict=True))
-    ]
-
-
-def grade(rows: Sequence[Row], verifiers: dict[str, Verifier]) -> None:
-    """Set the reward of every row whose domain has a verifier.
-
-    Args:
-        rows: Sampled rows, changed in place.
-        verifiers: By domain.
-    """
-    for domain, verifier in verifiers.items():
-        own = [row for row in rows if row.prompt.domain == domain]
-        if not own:
-            continue
-        rewards = verifier.verify([row.prompt for row in own], [row.text for row in own])
-        for row, reward in zip(own, rewards, strict=True):
-            row.reward = reward
-
-
-def greedy(sampling: Sampling) -> Sampling:
-    """The same limits with one arg-max answer a prompt."""
-    return replace(sampling, n=1, temperature=0.0, top_p=1.0, top_k=0)

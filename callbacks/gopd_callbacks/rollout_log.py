@@ -34,20 +34,18 @@ SCHEMA = pa.schema(
 class RolloutLog(Callback):
     """Writes `rollouts/step-000010.parquet` every N steps, and shows a few completions in a terminal.
 
-    A row a completion. Per response token: the log-probs of student, teacher and reference, the advantage, the
-    loss and its weight (the step's loss is the sum of loss x weight); null where they were not computed.
+    A row a completion. Per response token: the log-probs of student, teacher and reference, the advantage,
+    the loss and its weight (the step's loss is the sum of loss x weight); null where they were not computed.
+
+    Args:
+        every_n_steps: Optimizer steps from one file to the next.
+        console: Completions to print each time, each domain in turn; terminals only, 0 for none.
+
+    Raises:
+        InputError: every_n_steps is below 1.
     """
 
     def __init__(self, every_n_steps: int = 10, console: int = 2) -> None:
-        """Set how often and how much.
-
-        Args:
-            every_n_steps: Optimizer steps from one file to the next.
-            console: Completions to print each time, a domain at a time; terminals only, 0 for none.
-
-        Raises:
-            InputError: every_n_steps is below 1.
-        """
         if every_n_steps < 1:
             raise InputError(f"RolloutLog.every_n_steps is {every_n_steps}; it must be at least 1")
         self._every = every_n_steps

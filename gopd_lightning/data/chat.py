@@ -6,6 +6,7 @@ from typing import Any
 from gopd_lightning.data.rows import Messages
 from gopd_lightning.errors import InputError
 
+_CHUNK = 4096  # texts a call
 _OURS = ("add_generation_prompt", "tokenize", "return_dict")
 
 
@@ -45,9 +46,7 @@ class PromptEncoder:
         """
         return self.encode_many([prompt], [source])[0]
 
-    def encode_many(
-        self, prompts: Sequence[str | Messages], sources: Sequence[str]
-    ) -> list[tuple[list[int], str]]:
+    def encode_many(self, prompts: Sequence[str | Messages], sources: Sequence[str]) -> list[tuple[list[int], str]]:
         """Tokenise many prompts, in few calls of the tokenizer.
 
         Args:
@@ -111,10 +110,13 @@ class PromptEncoder:
         return [[*body, end] for body in self._tokenise(texts)]
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        if not texts:
-            return []
-        ids: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
-        return ids
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is not None and not backend.padding and not backend.truncation:
+            # Less than half the time of the tokenizer's own call, which makes offsets and masks as well.
+            chunks = (texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK))
+            batches = (backend.encode_batch_fast(list(chunk), add_special_tokens=False) for chunk in chunks)
+            return [encoding.ids for batch in batches for encoding in batch]
+        return [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
     def _render(self, prompt: str | Messages, source: str) -> str:
         if isinstance(prompt, str):

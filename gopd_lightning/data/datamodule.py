@@ -15,7 +15,7 @@ from gopd_lightning.errors import InputError
 from gopd_lightning.records import Prompt
 
 STUDENT = "student"
-_SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
+_SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
 
 
 class PromptData(LightningDataModule):
@@ -32,7 +32,7 @@ class PromptData(LightningDataModule):
     Args:
         train: Sources of training prompts.
         val: Sources of the validation within and after training.
-        test: Sources of the final evaluation.
+        test: Sources of the final evaluation; a fit reads them too, for its final table.
         predict: Sources of prompts to complete.
         prompts_per_step: Prompts of one optimizer step, over all ranks.
         eval_batch_size: Prompts of one evaluation batch, over all ranks.
@@ -79,9 +79,9 @@ class PromptData(LightningDataModule):
         self.dropped = {}
         for split in splits:
             self._read(split)
-        self._eval_loader(
-            splits[-1]
-        )  # Lightning asks for loaders once weights are in: too late for bad settings.
+        for split in splits:  # Lightning asks for loaders once weights are in: too late for bad settings
+            if split != "train":
+                self._eval_loader(split)
         if stage == "fit":
             self.train_dataloader()
 
@@ -96,7 +96,7 @@ class PromptData(LightningDataModule):
         )
 
     def val_dataloader(self) -> EvalLoader:
-        """The validation prompts."""
+        """The validation prompts; none when fitting without `val`, and Lightning then skips validation."""
         return self._eval_loader("val")
 
     def test_dataloader(self) -> EvalLoader:
@@ -177,11 +177,7 @@ def build_prompts(
     texts, sources = [row.prompt for row in rows], [row.source for row in rows]
     student = encoders[STUDENT]
     own = student.encode_many(texts, sources)
-    others = {
-        name: encoder.encode_many(texts, sources)
-        for name, encoder in encoders.items()
-        if encoder is not student
-    }
+    others = {name: encoder.encode_many(texts, sources) for name, encoder in encoders.items() if encoder is not student}
     responses = student.encode_responses([row.response or "" for row in rows]) if supervised else None
     return [
         Prompt(

@@ -119,9 +119,7 @@ class EvalLoader:
         InputError: `batch_size` is below 1.
     """
 
-    def __init__(
-        self, prompts: Sequence[Prompt], batch_size: int, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, prompts: Sequence[Prompt], batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         if batch_size < 1:
             raise InputError(f"data.init_args.eval_batch_size = {batch_size} must be at least 1")
         self.prompts = sorted(prompts, key=lambda prompt: prompt.dataset)

@@ -72,9 +72,7 @@ def _prompt(prompt: Any, source: str) -> str | Messages:
 
 
 def _message(message: Any, source: str) -> dict[str, str]:
-    role, content = (
-        message.get(key) if isinstance(message, Mapping) else None for key in ("role", "content")
-    )
+    role, content = (message.get(key) if isinstance(message, Mapping) else None for key in ("role", "content"))
     if not isinstance(role, str) or not isinstance(content, str):
         raise InputError(f"{source}: every message of `prompt` needs a `role` and a `content`, both text")
     return {"role": role, "content": content}
@@ -94,9 +92,7 @@ def _domain(row: Mapping[str, Any], given: str | None, source: str) -> str:
         raise InputError(f"{source}: contradicting domains: {says}; make them agree")
     fallback = _text(row.get("ability"), "ability", source)
     if not found and not fallback:
-        raise InputError(
-            f"{source}: no domain; add a `domain` field, or `domain:` to the source in the configuration"
-        )
+        raise InputError(f"{source}: no domain; add a `domain` field, or `domain:` to the source in the configuration")
     return next(iter(found.values()), fallback or "")
 
 

@@ -64,9 +64,7 @@ def read_rows(spec: SourceSpec) -> Iterator[RawRow]:
 
 def _check(spec: SourceSpec) -> None:
     if not (math.isfinite(spec.weight) and spec.weight > 0):
-        raise InputError(
-            f"{spec.path}: weight = {spec.weight} must be above 0; to leave a source out, delete it"
-        )
+        raise InputError(f"{spec.path}: weight = {spec.weight} must be above 0; to leave a source out, delete it")
     if spec.limit is not None and spec.limit < 1:
         raise InputError(f"{spec.path}: limit = {spec.limit} must be at least 1")
 
@@ -90,9 +88,7 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
                 yield source, json.loads(line)
             except ValueError as error:  # bad JSON or bad UTF-8
                 detail = getattr(error, "msg", "not UTF-8")
-                raise InputError(
-                    f"{source}: malformed JSON ({detail}); one object a line is expected"
-                ) from None
+                raise InputError(f"{source}: malformed JSON ({detail}); one object a line is expected") from None
 
 
 def _parquet(path: Path) -> Iterator[tuple[str, Any]]:

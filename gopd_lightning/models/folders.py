@@ -74,7 +74,11 @@ def load_tokenizer(spec: ModelSpec, key: str) -> PreTrainedTokenizerBase:
     """
     has_own = (Path(spec.path) / "tokenizer_config.json").is_file()
     path = spec.path if has_own else base_path(spec.path)
-    files = ("tokenizer*", "vocab*", "*.model")  # without any, transformers makes an empty one from the config
+    files = (
+        "tokenizer*",
+        "vocab*",
+        "*.model",
+    )  # without any, transformers makes an empty one from the config
     if Path(path).is_dir() and not any(found for pattern in files for found in Path(path).glob(pattern)):
         raise InputError(f"{key}: the folder {path!r} holds no tokenizer")
     try:
@@ -86,9 +90,7 @@ def load_tokenizer(spec: ModelSpec, key: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def check_same_tokens(
-    student: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, key: str, path: str
-) -> None:
+def check_same_tokens(student: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, key: str, path: str) -> None:
     """Make sure that response ids mean the same to both models.
 
     Raises:
@@ -105,9 +107,7 @@ def check_same_tokens(
                 f"{names.get(index)!r} there and {token!r} in the student; on-policy distillation needs one vocabulary"
             )
     extra = min(set(names) - set(ours.values()))
-    raise InputError(
-        f"{key}: the tokenizer of {path} has id {extra} ({names[extra]!r}), which the student's lacks"
-    )
+    raise InputError(f"{key}: the tokenizer of {path} has id {extra} ({names[extra]!r}), which the student's lacks")
 
 
 def _check_files(path: str, key: str) -> None:
@@ -119,7 +119,7 @@ def _check_files(path: str, key: str) -> None:
         looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
         if looks_local and not folder.exists() and "/" in path:
             raise InputError(f"{key}: there is no model folder {path!r}")
-        return
+        return None
     if (folder / "adapter_config.json").is_file():
         return _check_weights(folder, "adapter_model", key)
     if not (folder / "config.json").is_file():

@@ -74,5 +74,3 @@ def load_student(spec: StudentSpec) -> nn.Module:
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.0
     return model.train()  # type: ignore[no-any-return]
-
-

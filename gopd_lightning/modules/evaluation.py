@@ -1,12 +1,11 @@
 """Accuracy of graded rows by data set: what validation, testing and the final table all count with."""
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 
 import torch
 
 from gopd_lightning.metrics import AvgAtK, PassAtK, TokenMean
-from gopd_lightning.records import Prompt, Row
+from gopd_lightning.records import Prompt, Row, groups
 
 
 class EvaluationMetrics:
@@ -31,8 +30,8 @@ class EvaluationMetrics:
         Args:
             rows: Graded rows. Rows that nobody graded count towards length and truncation only.
         """
-        for _, members in groupby(rows, key=lambda row: row.prompt.uid):
-            self._count(list(members))
+        for group in groups(rows):
+            self._count(group)
 
     def compute(self, prefix: str) -> dict[str, float]:
         """The figures over all ranks.

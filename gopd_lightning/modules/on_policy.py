@@ -8,35 +8,27 @@ come filled in by `gopd_callbacks.Rollout`; this module knows no engine.
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from gopd_lightning.data.chat import PromptEncoder
 from gopd_lightning.errors import InputError, TrainingError
-from gopd_lightning.models.folders import check_model, check_same_tokens, load_tokenizer
-from gopd_lightning.models.frozen import FrozenBank
-from gopd_lightning.models.loading import load_student
 from gopd_lightning.models.scoring import LocalScorer
 from gopd_lightning.models.specs import StudentSpec
-from gopd_lightning.modules.evaluation import EvaluationMetrics
 from gopd_lightning.modules.routing import Routing
 from gopd_lightning.modules.statistics import StepStatistics
+from gopd_lightning.modules.student import StudentModule
 from gopd_lightning.objectives import AGGREGATIONS, FrozenScores, Objective, Tokens, token_weights
 from gopd_lightning.records import Batch, Row, micro_batches
-from gopd_lightning.rollouts.engine import Sampling, Vocabulary
 from gopd_lightning.schedules import fit_to_run
 
 MAX_SKIPS_IN_A_ROW = 10
 
 
-class OnPolicyModule(LightningModule):
+class OnPolicyModule(StudentModule):
     """The student, its frozen models and the optimizer step that all methods share.
 
     Args:
@@ -70,94 +62,22 @@ class OnPolicyModule(LightningModule):
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable,
     ) -> None:
-        super().__init__()
+        super().__init__(student, routing, temperature, frozen_temperature)
         if loss_aggregation not in AGGREGATIONS:
             raise InputError(f"model.loss_aggregation is {loss_aggregation!r}; known: {', '.join(AGGREGATIONS)}")
         if on_nonfinite not in ("stop", "skip"):
             raise InputError(f"model.on_nonfinite is {on_nonfinite!r}; known: stop, skip")
         self.automatic_optimization = False
-        self.spec = student
         self.objective = objective
-        self.routing = routing
         self.loss_aggregation = loss_aggregation
         self.max_micro_batch_tokens = max_micro_batch_tokens
         self.max_grad_norm = max_grad_norm
-        self.temperature = temperature
-        self.frozen_temperature = frozen_temperature
         self.on_nonfinite = on_nonfinite
         self._make_optimizer = optimizer
         self._make_scheduler = lr_scheduler
         self._skips_in_a_row = 0
-        self.student: nn.Module | None = None
-        self.frozen: FrozenBank | None = None
-
-    # What the data module and the rollout callback ask, before any weights load
-
-    @property
-    def domains(self) -> set[str] | None:
-        """The domains that have a teacher; None when any domain will do."""
-        return set(self.routing.routes) or None
-
-    @cached_property
-    def config(self) -> PretrainedConfig:
-        """The student's configuration, after all models of the run have been looked at.
-
-        Raises:
-            InputError: A model that cannot be loaded, or one whose tokens are not the student's.
-        """
-        config = check_model(self.spec, "model.student")
-        for name, spec in self.routing.specs.items():
-            check_model(spec, name)
-            check_same_tokens(self.tokenizer, load_tokenizer(spec, name), name, spec.path)
-        return config
-
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The student's tokenizer."""
-        return load_tokenizer(self.spec, "model.student")
-
-    @cached_property
-    def vocabulary(self) -> Vocabulary:
-        """Real token ids and the ids that end a response."""
-        size = min(max(self.tokenizer.get_vocab().values()) + 1, self.config.vocab_size)
-        return Vocabulary(size=size, stop_ids=(int(self.tokenizer.eos_token_id),))
-
-    @cached_property
-    def encoders(self) -> dict[str, PromptEncoder]:
-        """How each model reads prompts: the student, and the frozen models that read them differently."""
-        assert self.config is not None  # looks at every model first
-        encoders = {"student": PromptEncoder(self.tokenizer, self.spec.chat_template_kwargs, "model.student")}
-        for name, spec in self.routing.specs.items():
-            tokenizer = load_tokenizer(spec, name)
-            same_template = tokenizer.chat_template == self.tokenizer.chat_template
-            if not (same_template and spec.chat_template_kwargs == self.spec.chat_template_kwargs):
-                encoders[name] = PromptEncoder(tokenizer, spec.chat_template_kwargs, name)
-        return encoders
-
-    def check_sampling(self, sampling: Sampling) -> None:
-        """Refuse a rollout whose samples are not from the policy that this module scores.
-
-        Raises:
-            InputError: Naming the setting.
-        """
-        if sampling.temperature != self.temperature:
-            raise InputError(
-                f"sampling.temperature is {sampling.temperature}, but model.temperature, at which the student "
-                f"is scored, is {self.temperature}: set both to the same"
-            )
 
     # Building
-
-    def configure_model(self) -> None:
-        """Load the student and, for fitting, the frozen models; called by Lightning on every rank."""
-        if self.student is None:
-            self.student = load_student(self.spec)
-            place = getattr(self.trainer.strategy, "place", None)  # FSDP2 shards it here
-            if place is not None:
-                place(self.student)
-        if self.frozen is None and self.routing.specs:
-            device = self.trainer.strategy.root_device
-            self.frozen = FrozenBank(self.routing.specs, self.vocabulary.size, device, self.frozen_temperature)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The student's parameters that an optimizer may change."""
@@ -326,36 +246,6 @@ class OnPolicyModule(LightningModule):
         block = getattr(self.trainer.strategy, "block_backward_sync", None)
         return nullcontext() if last or block is None else block()
 
-    # Evaluation: the same rows, graded
-
-    def on_validation_epoch_start(self) -> None:
-        """Start counting."""
-        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["val"])  # type: ignore[attr-defined]
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch of graded rows."""
-        self._metrics.update(batch.rows)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log the figures of every data set."""
-        self.log_dict(self._metrics.compute("val"), batch_size=1)
-
-    def on_test_epoch_start(self) -> None:
-        """Start counting."""
-        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["test"])  # type: ignore[attr-defined]
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Count one batch of graded rows."""
-        self._metrics.update(batch.rows)
-
-    def on_test_epoch_end(self) -> None:
-        """Log the figures of every data set."""
-        self.log_dict(self._metrics.compute("test"), batch_size=1)
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Row]:
-        """The sampled rows; `gopd_callbacks.Rollout` writes them."""
-        return batch.rows
-
 
 def _keep_scores(rows: Sequence[Row], figures: dict[str, Tensor]) -> None:
     """Hand every row its own slice of the flat per-token figures, for the rollout log."""
@@ -370,5 +260,3 @@ def _as_list(found: Any) -> list[Any]:
     if found is None:
         return []
     return list(found) if isinstance(found, list | tuple) else [found]
-
-

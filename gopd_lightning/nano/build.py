@@ -1,7 +1,7 @@
 """Builds the data of the nano experiment: `python -m gopd_lightning.nano.build --out FOLDER --seed 0`.
 
-Writes tokenizer/, corpus.jsonl, {math,code}_{train,val,test}.jsonl and model/, a small Qwen3 with random weights.
-The same seed gives the same bytes.
+Writes tokenizer/, corpus.jsonl, {math,code}_{train,val,test}.jsonl and model/, a small Qwen3 with random
+weights. The same seed gives the same bytes.
 """
 
 import argparse
@@ -99,9 +99,7 @@ def random_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausa
     return model
 
 
-def _write_folder(
-    folder: Path, tokenizer: PreTrainedTokenizerFast, model: Qwen3ForCausalLM | None = None
-) -> None:
+def _write_folder(folder: Path, tokenizer: PreTrainedTokenizerFast, model: Qwen3ForCausalLM | None = None) -> None:
     """Save beside the folder, then put it in its place."""
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     tokenizer.save_pretrained(temporary)

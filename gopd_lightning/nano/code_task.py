@@ -40,18 +40,10 @@ _BOUNDS = tuple(range(1, 9))
 _COUNTS = (2, 3, 4, 5)
 
 _HABITUAL = (
-    Operation(
-        ("keep above {k}",), "[x for x in xs if x>{k}]", _BOUNDS, "keep above", "[x for x in xs if x>={k}]"
-    ),
-    Operation(
-        ("only over {k}",), "[x for x in xs if x>{k}]", _BOUNDS, "only over", "[x for x in xs if x>={k}]"
-    ),
-    Operation(
-        ("keep below {k}",), "[x for x in xs if x<{k}]", _BOUNDS, "keep below", "[x for x in xs if x<={k}]"
-    ),
-    Operation(
-        ("only under {k}",), "[x for x in xs if x<{k}]", _BOUNDS, "only under", "[x for x in xs if x<={k}]"
-    ),
+    Operation(("keep above {k}",), "[x for x in xs if x>{k}]", _BOUNDS, "keep above", "[x for x in xs if x>={k}]"),
+    Operation(("only over {k}",), "[x for x in xs if x>{k}]", _BOUNDS, "only over", "[x for x in xs if x>={k}]"),
+    Operation(("keep below {k}",), "[x for x in xs if x<{k}]", _BOUNDS, "keep below", "[x for x in xs if x<={k}]"),
+    Operation(("only under {k}",), "[x for x in xs if x<{k}]", _BOUNDS, "only under", "[x for x in xs if x<={k}]"),
     Operation(("take first {k}",), "xs[:{k}]", _COUNTS, "take first", "xs[:{k}]", -1),
     Operation(("skip first {k}",), "xs[{k}:]", _COUNTS, "skip first", "xs[{k}:]", 1),
     Operation(("take last {k}",), "xs[-{k}:]", _COUNTS, "take last", "xs[{k}:]"),

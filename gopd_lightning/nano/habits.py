@@ -1,8 +1,8 @@
 """The one table of the corpus: how often its documents follow each wrong habit, and how noisy they are.
 
-A habit is tied to a phrase of the prompt. Above 50 % it is the mode of what a model learns from the corpus: its
-greedy answer is then wrong, and no sharpening of its samples makes it right. The strengths differ on purpose,
-so that an expert that stops early has unlearnt some habits and not yet the others.
+A habit is tied to a phrase of the prompt. Above 50 % it is the mode of what a model learns from the corpus:
+its greedy answer is then wrong, and no sharpening of its samples makes it right. The strengths differ on
+purpose, so that an expert that stops early has unlearnt some habits and not yet the others.
 """
 
 MATH_HABITS: dict[str, float] = {

@@ -159,8 +159,7 @@ def _within(terms: Sequence[Term]) -> bool:
 def math_problem(rng: Random) -> MathProblem:
     """Draw a problem: an expression or a story, half each.
 
-    The shape comes first and then numbers until they fit it, so that no phrase is rare because its numbers are
-    large.
+    The shape comes first and then numbers until they fit it: no phrase is rare because its numbers are large.
 
     Args:
         rng: Source of chance.
@@ -204,9 +203,7 @@ def _tells_apart(terms: Sequence[Term]) -> bool:
 
 
 def _written(terms: Sequence[Term]) -> str:
-    parts = [
-        ("+" if term.sign > 0 else "-") + f"{term.a}" + (f"*{term.b}" if term.b else "") for term in terms
-    ]
+    parts = [("+" if term.sign > 0 else "-") + f"{term.a}" + (f"*{term.b}" if term.b else "") for term in terms]
     return "".join(parts)[1:]
 
 

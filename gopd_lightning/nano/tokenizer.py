@@ -8,8 +8,8 @@ from transformers import PreTrainedTokenizerFast
 EOS, PAD = "<eos>", "<pad>"
 VOCABULARY = 320
 CONTEXT = 256
-# A digit alone; the newline that ends a prompt alone, so that prompt and response are tokenised the same together
-# and apart; white space together with the word or signs after it; other white space.
+# A digit alone; the newline that ends a prompt alone, so that prompt and response are tokenised the same
+# together and apart; white space together with the word or signs after it; other white space.
 _PIECES = r"\d|\n(?! )|\s*[^\s\d]+|\s+"
 
 

@@ -63,13 +63,9 @@ class SampledGOPD:
         teacher = frozen.teacher.logprobs_of(tokens.ids)
         reference = frozen.reference.logprobs_of(tokens.ids) if frozen.reference else None
         advantage = gopd_advantage(scores.logprobs, teacher, reference, frozen.reward_scale)
-        weight = truncated_importance_weights(
-            scores.logprobs, tokens.engine_logprobs, self.importance_weight_cap
-        )
+        weight = truncated_importance_weights(scores.logprobs, tokens.engine_logprobs, self.importance_weight_cap)
         loss = -advantage * weight * scores.logprobs
-        return TokenLoss(
-            loss, _statistics(scores.logprobs, scores.entropy, teacher, reference, advantage, weight)
-        )
+        return TokenLoss(loss, _statistics(scores.logprobs, scores.entropy, teacher, reference, advantage, weight))
 
 
 class FullGOPD:
@@ -88,13 +84,9 @@ class FullGOPD:
         """Loss (N,) = KL(S || Q) in nats; the advantage of the sampled token is reported beside it."""
         assert frozen is not None
         reference = frozen.reference.local_states() if frozen.reference else None
-        out = target_divergence(
-            student, frozen.teacher.local_states(), reference, frozen.reward_scale, tokens.ids
-        )
+        out = target_divergence(student, frozen.teacher.local_states(), reference, frozen.reward_scale, tokens.ids)
         advantage = gopd_advantage(out.student, out.teacher, out.reference, frozen.reward_scale)
-        return TokenLoss(
-            out.kl, _statistics(out.student, out.entropy, out.teacher, out.reference, advantage, None)
-        )
+        return TokenLoss(out.kl, _statistics(out.student, out.entropy, out.teacher, out.reference, advantage, None))
 
 
 def _statistics(

@@ -1,7 +1,6 @@
 """GRPO: group-normalised advantages of verifiable rewards, to make experts and to compare with."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from gopd_lightning.errors import InputError
 from gopd_lightning.logprobs import States, token_logprobs
 from gopd_lightning.objectives.importance import truncated_importance_weights
 from gopd_lightning.objectives.protocol import FrozenScores, TokenLoss, Tokens
-from gopd_lightning.records import Row
+from gopd_lightning.records import Row, groups
 
 
 def grpo_advantages(rewards: Tensor, normalise_std: bool = True, epsilon: float = 1e-6) -> Tensor:
@@ -53,8 +52,7 @@ class GRPOObjective:
         Raises:
             InputError: A prompt has one sample only, so that there is no group to compare with.
         """
-        for _, members in groupby(rows, key=lambda row: row.prompt.uid):
-            group = list(members)
+        for group in groups(rows):
             if len(group) < 2:
                 raise InputError("GRPO compares the samples of a prompt: set sampling.n to 2 or more")
             rewards = torch.tensor([[row.reward or 0.0 for row in group]])
@@ -64,9 +62,7 @@ class GRPOObjective:
     def __call__(self, student: States, frozen: FrozenScores | None, tokens: Tokens) -> TokenLoss:
         """Loss (N,) with gradient through log S only."""
         scores = token_logprobs(student, tokens.ids)
-        weight = truncated_importance_weights(
-            scores.logprobs, tokens.engine_logprobs, self.importance_weight_cap
-        )
+        weight = truncated_importance_weights(scores.logprobs, tokens.engine_logprobs, self.importance_weight_cap)
         ratio = (scores.logprobs - scores.logprobs.detach()).exp()
         loss = -tokens.advantages * weight * ratio
         statistics = {

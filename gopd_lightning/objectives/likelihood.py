@@ -18,6 +18,4 @@ class Likelihood:
     def __call__(self, student: States, frozen: FrozenScores | None, tokens: Tokens) -> TokenLoss:
         """Loss (N,) in nats a token."""
         scores = token_logprobs(student, tokens.ids)
-        return TokenLoss(
-            -scores.logprobs, {"student": scores.logprobs.detach(), "entropy": scores.entropy}
-        )
+        return TokenLoss(-scores.logprobs, {"student": scores.logprobs.detach(), "entropy": scores.entropy})

@@ -50,6 +50,10 @@ class Sampling:
         """Whether some ids can never be drawn, so that the samples are not from the scored policy."""
         return self.top_p < 1 or self.top_k > 0
 
+    def greedy(self) -> "Sampling":
+        """The same limit with one arg-max answer a prompt."""
+        return Sampling(n=1, max_new_tokens=self.max_new_tokens, temperature=0.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:

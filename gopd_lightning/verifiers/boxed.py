@@ -70,9 +70,7 @@ class MathVerifier:
         if not gold:
             raise InputError(f"{prompt.source}: no answer; a math row needs a number or a LaTeX expression")
         if not _PLAIN_NUMBER.fullmatch(gold) and not _parses(gold):
-            raise InputError(
-                f"{prompt.source}: answer {gold[:80]!r} is not mathematics; mend or drop the row"
-            )
+            raise InputError(f"{prompt.source}: answer {gold[:80]!r} is not mathematics; mend or drop the row")
 
     def verify(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
         """Grade a batch; a response that cannot be read earns 0.0.

@@ -166,10 +166,7 @@ class ProgramVerifier:
         Returns:
             One reward, 0.0 or 1.0, a response.
         """
-        cases = [
-            (extract_program(text), prompt.answer or "")
-            for prompt, text in zip(prompts, responses, strict=True)
-        ]
+        cases = [(extract_program(text), prompt.answer or "") for prompt, text in zip(prompts, responses, strict=True)]
         keys = [_key(*case) for case in cases]
         with self._lock:
             new = {key: case for key, case in zip(keys, cases, strict=True) if key not in self._verdicts}

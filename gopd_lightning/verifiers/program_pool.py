@@ -30,10 +30,18 @@ class Runner:
         self._owner = os.getpid()
         self._folder = tempfile.mkdtemp(prefix="gopd-program-")
         os.chmod(self._folder, 0o711)  # its children may give up root and must still reach their own folder
+        # A session of its own: Ctrl-C in the terminal is for the trainer, which may still want to grade.
         command = [sys.executable, "-I", "-S", "-X", "utf8", str(_SCRIPT)]
         pipe, nothing = subprocess.PIPE, subprocess.DEVNULL
         self._process = subprocess.Popen(
-            command, env={}, cwd=self._folder, stdin=pipe, stdout=pipe, stderr=nothing, bufsize=0
+            command,
+            env={},
+            cwd=self._folder,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=nothing,
+            bufsize=0,
+            start_new_session=True,
         )
         hello = self._receive(time.monotonic() + _START_SECONDS)
         self.isolation = str(hello["isolation"])
@@ -88,9 +96,7 @@ class Runner:
         data = bytearray()
         while len(data) < count:
             left = deadline - time.monotonic()
-            piece = (
-                self._process.stdout.read(count - len(data)) if left > 0 and poll.poll(left * 1000) else b""
-            )
+            piece = self._process.stdout.read(count - len(data)) if left > 0 and poll.poll(left * 1000) else b""
             if not piece:
                 raise OSError("the program runner died or does not answer")
             data += piece

@@ -13,15 +13,14 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tiny_run import Loader, Tiny, trainer
 
+EVERY = (("train_steps", 2), ("train_steps", 50), ("epochs", 1))
 SCRIPT = Path(__file__).with_name("tiny_run.py")
 
 
 def start(folder: Path, pause: float, ckpt: str = "") -> "subprocess.Popen[str]":
     command = [sys.executable, str(SCRIPT), str(folder), str(pause), ckpt]
     paths = os.pathsep.join(str(path) for path in sys.path if path)
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths}
-    )
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
 
 
 def wait_for_row(folder: Path, step: int) -> None:
@@ -132,7 +131,7 @@ def test_a_link_of_an_older_checkpoint_is_not_written_through(tmp_path: Path) ->
     assert torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
 
 
-@pytest.mark.parametrize("every", [{"every_n_train_steps": 2}, {"every_n_epochs": 1}, {"every_n_train_steps": 50}])
+@pytest.mark.parametrize("every", [{f"every_n_{unit}": n} for unit, n in EVERY])
 @pytest.mark.parametrize("save_last", [True, "link"])
 def test_model_checkpoint_leaves_our_file_the_last_one(tmp_path: Path, every: Any, save_last: Any) -> None:
     saver = ModelCheckpoint(save_last=save_last, dirpath=tmp_path / "checkpoints", **every)
@@ -146,7 +145,7 @@ def test_model_checkpoint_leaves_our_file_the_last_one(tmp_path: Path, every: An
 class Interrupted(Callback):
     """Notes what an end-of-run callback sees."""
 
-    def on_train_end(self, run: Any, module: Any) -> None:
+    def on_fit_end(self, run: Any, module: Any) -> None:
         self.seen = run.interrupted
 
 

@@ -11,7 +11,7 @@ from gopd_callbacks.graceful_stop import GracefulStop
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from gopd_callbacks.metrics_file import MetricsFile
+from gopd_lightning.metrics_file import MetricsFile
 from gopd_lightning.records import Batch, Completion, Prompt, Row
 
 DOMAINS = ("math", "code")
@@ -76,7 +76,8 @@ class Tiny(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         time.sleep(self.pause)
         for domain in DOMAINS:
-            self.log_dict({f"val/{domain}/avg@4": self.weight.mean(), f"val/{domain}/length": 20.0}, batch_size=1)
+            figures = {f"val/{domain}/avg@4": self.weight.mean(), f"val/{domain}/length": 20.0}
+            self.log_dict(figures, batch_size=1)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         time.sleep(self.pause)

@@ -4,27 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
-from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
+from word_tokenizer import TEMPLATE, make_tokenizer
 
 from gopd_lightning.data import PromptEncoder
 from gopd_lightning.records import Prompt
-
-TEMPLATE = (
-    "{% for m in messages %}<s> {{ m.role }} {{ m.content }} </s> {% endfor %}"
-    "{% if add_generation_prompt %}<s> assistant{% if not enable_thinking | default(true) %} nothink{% endif %}{% endif %}"
-)
-WORDS = "user assistant system nothink a b c d e f one two three".split()
-
-
-def make_tokenizer(around: str = "$A", **settings: Any) -> PreTrainedTokenizerFast:
-    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    backend.post_processor = TemplateProcessing(single=around, special_tokens=[("<s>", 1), ("</s>", 2)])
-    names = {"unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"} | settings
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **names)
 
 
 @pytest.fixture

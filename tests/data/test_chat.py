@@ -1,5 +1,5 @@
 import pytest
-from conftest import TEMPLATE, make_tokenizer
+from word_tokenizer import TEMPLATE, make_tokenizer
 
 from gopd_lightning.data import PromptEncoder
 from gopd_lightning.errors import InputError
@@ -45,7 +45,7 @@ def test_messages_are_read_as_the_template_of_the_tokenizer_does(around):
 def test_each_model_has_its_own_template_arguments(tokenizer):
     thinking = PromptEncoder(tokenizer, {"enable_thinking": True}, "teacher")
     silent = PromptEncoder(tokenizer, {"enable_thinking": False}, "student")
-    assert thinking.encode(MESSAGES, "x")[1] + " nothink" == silent.encode(MESSAGES, "x")[1]
+    assert thinking.encode(MESSAGES, "x")[1] + " silent" == silent.encode(MESSAGES, "x")[1]
 
 
 def test_many_mixed_prompts_equal_one_by_one():
@@ -94,6 +94,17 @@ def test_response_without_an_eos_token_is_refused():
 def test_template_arguments_of_the_encoder_itself_are_refused(tokenizer, key):
     with pytest.raises(InputError, match=f"teacher: template_kwargs must not set {key}"):
         PromptEncoder(tokenizer, {key: False}, "teacher")
+
+
+@pytest.mark.parametrize("truncated", [False, True], ids=["fast path", "file with a truncation setting"])
+def test_token_ids_are_those_of_the_tokenizer_whole(truncated):
+    tokenizer = make_tokenizer("<s> $A </s>")
+    if truncated:
+        tokenizer.backend_tokenizer.enable_truncation(2)
+    texts = ["one two three", "a </s> b", "unheard"]
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    assert [ids[1:] for ids in PromptEncoder(tokenizer, None, "student").encode_strings(texts)] == expected
+    assert len(expected[0]) == 3
 
 
 def test_nothing_to_tokenise_is_fine(encoder):

@@ -11,8 +11,7 @@ from gopd_lightning.errors import InputError
 def loader(make_prompts):
     def make(*sizes_and_weights, per_step=4, **settings):
         sources = [
-            (make_prompts(size, f"set{i}", 1000 * i), weight)
-            for i, (size, weight) in enumerate(sizes_and_weights)
+            (make_prompts(size, f"set{i}", 1000 * i), weight) for i, (size, weight) in enumerate(sizes_and_weights)
         ]
         return PromptLoader(sources, per_step, **{"seed": 0} | settings)
 
@@ -151,9 +150,7 @@ def test_limited_epochs_go_on_where_the_last_ended(loader, limit, taken):
 
 @pytest.mark.parametrize(("per_step", "world_size"), [(5, 2), (0, 1), (-4, 2)])
 def test_prompts_that_ranks_cannot_share_are_refused(loader, per_step, world_size):
-    with pytest.raises(
-        InputError, match=rf"prompts_per_step = {per_step} must be a positive multiple of the"
-    ):
+    with pytest.raises(InputError, match=rf"prompts_per_step = {per_step} must be a positive multiple of the"):
         loader((10, 1), per_step=per_step, world_size=world_size)
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
 from gopd_lightning.data import PromptData, PromptEncoder, SourceSpec
 
-ROWS = 14  # 4 a step: epochs of 4 steps, so that 10 steps end in the third
+ROWS = 14  # 2 sources, 7 prompts a step: epochs of 4 steps with uneven shares; 10 steps end in the third
 
 
 class Recorder(LightningModule):
@@ -52,11 +52,8 @@ def run(tmp_path, tokenizer, write):
 
     def fit(folder, every=3, stop=None, ckpt_path=None, val=False, **settings):
         module = Recorder(tokenizer)
-        sources = [SourceSpec(path=path, weight=2.0), SourceSpec(path=path, name="again")]
-        data = PromptData(sources[:1] if val else sources, sources[:1] if val else [], prompts_per_step=4)
-        if not val:
-            data.specs["train"] = sources
-            data.prompts_per_step = 7  # also 4 steps an epoch, with uneven shares
+        train = [SourceSpec(path=path, weight=2.0), SourceSpec(path=path, name="again")]
+        data = PromptData(train, train[:1] if val else [], prompts_per_step=7)
         keep = ModelCheckpoint(tmp_path / folder, every_n_train_steps=every, save_top_k=-1, filename="{step}")
         callbacks = [keep] + ([Stop(stop)] if stop is not None else [])
         trainer = Trainer(
@@ -89,12 +86,12 @@ def test_ten_steps_are_the_loaders_first_ten(run):
     assert len(loader) == 4
 
 
-@pytest.mark.parametrize("saved", [3, 6, 9])
-def test_killed_and_resumed_run_sees_the_same_prompts(run, tmp_path, saved):
+@pytest.mark.parametrize(("saved", "stop"), [(3, 3), (3, 5), (6, 8), (9, 9)])
+def test_killed_and_resumed_run_sees_the_same_prompts(run, tmp_path, saved, stop):
     whole, _ = run("whole")
-    killed, _ = run("killed", stop=saved + 1)
+    killed, _ = run("killed", stop=stop)
     resumed, _ = run("resumed", ckpt_path=checkpoint(tmp_path, "killed", saved))
-    assert max(killed.seen) == saved
+    assert max(killed.seen) == stop - 1
     assert min(resumed.seen) == saved
     assert {k: v for k, v in killed.seen.items() if k < saved} | resumed.seen == whole.seen
 

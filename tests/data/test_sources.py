@@ -70,9 +70,7 @@ def test_answers_become_text(write, answer, text):
 
 
 def test_source_domain_fills_in_and_beats_ability(write):
-    path = write(
-        "a.jsonl", {"prompt": "a", "ability": "reasoning"}, {"prompt": "a"}, {"prompt": "a", "domain": "math"}
-    )
+    path = write("a.jsonl", {"prompt": "a", "ability": "reasoning"}, {"prompt": "a"}, {"prompt": "a", "domain": "math"})
     assert [row.domain for row in rows_of(path, domain="math")] == ["math"] * 3
 
 

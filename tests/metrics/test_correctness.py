@@ -3,7 +3,6 @@ from math import sqrt
 
 import pytest
 import torch
-from ranks import on_two_ranks
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.metrics import AvgAtK, PassAtK, avg_at_k, mean_and_stderr, pass_at_k
@@ -76,23 +75,3 @@ def test_an_update_without_prompts_changes_nothing():
     metric.update(torch.tensor([1]), torch.tensor([2]))
     metric.update(torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long))
     assert metric.compute().item() == 1.0
-
-
-COUNTS = torch.tensor([0, 1, 4, 2, 3, 4, 0])
-
-
-def measure_counts(rank: int) -> list[float]:
-    mine = COUNTS[:5] if rank == 0 else COUNTS[5:]
-    avg, passed = AvgAtK(), PassAtK(2)
-    for metric in (avg, passed):
-        metric.update(mine, torch.full_like(mine, 4))
-    # The error first: it must not leave merged sums behind for `compute` to merge again.
-    return [avg.stderr().item(), avg.compute().item(), passed.compute().item()]
-
-
-def test_two_uneven_ranks_give_the_figures_of_one(tmp_path):
-    samples = torch.full_like(COUNTS, 4)
-    mean, error = mean_and_stderr(avg_at_k(COUNTS, samples))
-    passed = pass_at_k(COUNTS, samples, 2).mean()
-    expected = pytest.approx([error.item(), mean.item(), passed.item()], rel=1e-12)
-    assert on_two_ranks(measure_counts, tmp_path) == [expected, expected]

@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from ranks import on_two_ranks
 from torch import nn
 
 from gopd_lightning.metrics import PassAtK, TokenMean
@@ -17,9 +16,7 @@ def test_mean_is_over_tokens_not_micro_batches():
 
 def test_masked_tokens_do_not_count_even_when_nan():
     metric = TokenMean()
-    metric.update(
-        torch.tensor([[1.0, math.nan], [3.0, math.inf]]), torch.tensor([[True, False], [True, False]])
-    )
+    metric.update(torch.tensor([[1.0, math.nan], [3.0, math.inf]]), torch.tensor([[True, False], [True, False]]))
     assert metric.compute().item() == 2.0
 
 
@@ -65,17 +62,3 @@ def test_reset_starts_anew():
     metric.reset()
     metric.update(torch.tensor([1.0]))
     assert metric.compute().item() == 1.0
-
-
-VALUES = torch.arange(1.0, 12.0)
-
-
-def measure_values(rank: int) -> list[float]:
-    metric, nothing = TokenMean(), TokenMean()
-    metric.update(VALUES[:9] if rank == 0 else VALUES[9:])
-    nothing.update(VALUES[:2] if rank == 0 else VALUES[:0])
-    return [metric.compute().item(), nothing.compute().item()]
-
-
-def test_two_uneven_ranks_give_the_mean_of_one(tmp_path):
-    assert on_two_ranks(measure_values, tmp_path) == [[6.0, 1.5], [6.0, 1.5]]

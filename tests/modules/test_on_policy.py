@@ -105,7 +105,10 @@ def test_each_teacher_sees_only_its_rows(folder, monkeypatch):
 
 def test_a_teacher_may_have_its_own_reference_and_lambda(folder):
     own = TeacherSpec(
-        domain="math", path=str(folder / "math"), reference=ModelSpec(path=str(folder / "code")), reward_scale=2.0
+        domain="math",
+        path=str(folder / "math"),
+        reference=ModelSpec(path=str(folder / "code")),
+        reward_scale=2.0,
     )
     plain = TeacherSpec(domain="code", path=str(folder / "code"), reward_scale=1.0)
     module = tiny_fit.build(folder, teachers=[own, plain], reference=None)

@@ -41,9 +41,7 @@ def test_same_seed_gives_the_same_bytes_in_another_process(folder, tmp_path):
         f"build(pathlib.Path(sys.argv[1]), seed=3, documents={DOCUMENTS}, splits={SPLITS})"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], env=environment, check=True, capture_output=True
-    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True, capture_output=True)
     assert digests(tmp_path) == digests(folder)
     assert len(digests(folder)) == 14
 
@@ -95,9 +93,7 @@ def test_prompt_and_response_are_tokenised_the_same_together_and_apart(folder):
 def test_digits_are_single_tokens_and_special_tokens_have_ids(folder):
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
     assert tokenizer.tokenize("60=12") == ["6", "0", "=", "1", "2"]
-    assert not [
-        token for token in tokenizer.get_vocab() if len(token) > 1 and any(c.isdigit() for c in token)
-    ]
+    assert not [token for token in tokenizer.get_vocab() if len(token) > 1 and any(c.isdigit() for c in token)]
     assert (tokenizer.eos_token, tokenizer.pad_token) == ("<eos>", "<pad>")
     assert tokenizer.eos_token_id != tokenizer.pad_token_id
     assert len(tokenizer) <= 320

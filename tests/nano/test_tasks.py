@@ -39,8 +39,7 @@ def problems(domain, seed=0, draws=DRAWS):
 
 def grade(verifier, graded):
     prompts = [
-        Prompt(uid=0, domain="", dataset="", text="", ids=[], answer=answer, source="row")
-        for answer, _ in graded
+        Prompt(uid=0, domain="", dataset="", text="", ids=[], answer=answer, source="row") for answer, _ in graded
     ]
     for prompt in prompts:
         verifier.check(prompt)
@@ -102,9 +101,7 @@ def test_expression_answers_are_what_python_calculates():
 
 
 def test_story_habits_change_the_story_as_described():
-    term_sets = [
-        (p, p.terms) for p, _ in problems("math", seed=3, draws=600) if p.habits in (("lend",), ("give",))
-    ]
+    term_sets = [(p, p.terms) for p, _ in problems("math", seed=3, draws=600) if p.habits in (("lend",), ("give",))]
     assert term_sets
     for problem, terms in term_sets:
         habit = problem.habits[0]

@@ -80,7 +80,8 @@ def test_expected_sampled_gradient_is_that_of_the_full_divergence(scale):
 def scores(seed: int, width: int, n: int = 9, vocabulary: int = 13, grad: bool = False) -> States:
     g = torch.Generator().manual_seed(seed)
     return States(
-        torch.randn(n, width, generator=g).requires_grad_(grad), Head(torch.randn(vocabulary, width, generator=g))
+        torch.randn(n, width, generator=g).requires_grad_(grad),
+        Head(torch.randn(vocabulary, width, generator=g)),
     )
 
 

@@ -12,9 +12,7 @@ from gopd_lightning.verifiers import ExactMatch, MathVerifier, Verifier, extract
 
 
 def prompt(answer: str | None) -> Prompt:
-    return Prompt(
-        uid=0, domain="math", dataset="d", text="", ids=[], answer=answer, source="rows.jsonl row 7"
-    )
+    return Prompt(uid=0, domain="math", dataset="d", text="", ids=[], answer=answer, source="rows.jsonl row 7")
 
 
 def reward(answer: str, response: str) -> float:

@@ -6,6 +6,8 @@ import os
 import pickle
 import signal
 import socket
+import subprocess
+import sys
 import time
 from types import SimpleNamespace
 
@@ -104,8 +106,7 @@ def test_memory_bomb_fails_and_the_next_program_runs(verifier):
 
 def test_huge_file_is_stopped(verifier):
     body = (
-        "found = False\ntry:\n for _ in range(40): open('big', 'ab').write(b'x' * 2**20)\n"
-        "except OSError: found = True"
+        "found = False\ntry:\n for _ in range(40): open('big', 'ab').write(b'x' * 2**20)\nexcept OSError: found = True"
     )
     assert probe(verifier, body) == 1.0
 
@@ -138,9 +139,7 @@ def test_sockets_fail_under_either_isolation(verifier):
 
 
 def test_refused_namespaces_leave_the_audit_hook_and_it_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        program_runner.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(unshare=lambda flags: -1)
-    )
+    monkeypatch.setattr(program_runner.ctypes, "CDLL", lambda *_, **__: SimpleNamespace(unshare=lambda flags: -1))
     assert program_runner.enter_namespaces() == "audit hook"
     hook = program_runner.guard(str(tmp_path))
     for event in ("socket.__new__", "socket.connect", "subprocess.Popen", "os.system", "os.kill"):
@@ -221,10 +220,7 @@ def test_stdin_programs_are_compared_line_by_line(verifier):
     assert reward(verifier, case, right + "\nexit(3)") == 0.0
     assert reward(verifier, case, "print(3)\nprint('ok')") == 0.0
     assert (
-        reward(
-            verifier, case, "import sys\nn = sum(map(int, sys.stdin.read().split()))\nprint(n)\nprint('ok')"
-        )
-        == 1.0
+        reward(verifier, case, "import sys\nn = sum(map(int, sys.stdin.read().split()))\nprint(n)\nprint('ok')") == 1.0
     )
 
 
@@ -260,6 +256,19 @@ def test_closed_verifier_leaves_no_process_or_folder_and_can_start_again():
     assert not os.path.exists(runner._folder)
     assert reward(verifier, ONE, SUM + " # again") == 1.0
     verifier.close()
+
+
+def test_killed_trainer_leaves_no_runner_and_no_folder(tmp_path):
+    code = (
+        "import os; from gopd_lightning.verifiers import ProgramVerifier\n"
+        "ProgramVerifier(workers=1).isolation\nos.kill(os.getpid(), 9)"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=False)
+    deadline = time.monotonic() + 20
+    while os.listdir(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from gopd_lightning.errors import InputError
-from gopd_callbacks.metrics_file import MetricsFile, read_rows
+from gopd_lightning.metrics_file import MetricsFile, read_rows
 
 
 def log_steps(file: MetricsFile, steps: range, val_every: int = 3) -> None:
@@ -31,9 +31,7 @@ def test_floats_are_read_back_to_the_last_bit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("killed_after", [1, 3, 5, 7])
 @pytest.mark.parametrize("cut", [0, 5])
-def test_killed_and_resumed_file_equals_the_uninterrupted_one(
-    tmp_path: Path, killed_after: int, cut: int
-) -> None:
+def test_killed_and_resumed_file_equals_the_uninterrupted_one(tmp_path: Path, killed_after: int, cut: int) -> None:
     log_steps(MetricsFile(str(tmp_path / "whole")), range(9))
     log_steps(MetricsFile(str(tmp_path / "resumed")), range(killed_after))
     path = tmp_path / "resumed/metrics.csv"

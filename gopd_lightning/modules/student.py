@@ -1,0 +1,138 @@
+"""The student as a LightningModule: how it reads prompts, how it loads with its frozen models, how it is evaluated."""
+
+from functools import cached_property
+
+from lightning.pytorch import LightningModule
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from gopd_lightning.data.chat import PromptEncoder
+from gopd_lightning.errors import InputError
+from gopd_lightning.models.folders import check_model, check_same_tokens, load_tokenizer
+from gopd_lightning.models.frozen import FrozenBank
+from gopd_lightning.models.loading import load_student
+from gopd_lightning.models.specs import StudentSpec
+from gopd_lightning.modules.evaluation import EvaluationMetrics
+from gopd_lightning.modules.routing import Routing
+from gopd_lightning.records import Batch, Row
+from gopd_lightning.rollouts.engine import Sampling, Vocabulary
+
+
+class StudentModule(LightningModule):
+    """A student and its frozen models, without a way to train yet.
+
+    Frozen models are held in a bank that is not registered, so that no checkpoint holds them.
+
+    Args:
+        student: The model to train.
+        routing: The frozen models by domain; empty for methods that need none.
+        temperature: Softmax temperature of the student's policy: sampled with and scored at.
+        frozen_temperature: Temperature that teachers and references are scored at.
+    """
+
+    def __init__(self, student: StudentSpec, routing: Routing, temperature: float, frozen_temperature: float) -> None:
+        super().__init__()
+        self.spec = student
+        self.routing = routing
+        self.temperature = temperature
+        self.frozen_temperature = frozen_temperature
+        self.student: nn.Module | None = None
+        self.frozen: FrozenBank | None = None
+
+    # What the data module and the rollout callback ask, before any weights load
+
+    @property
+    def domains(self) -> set[str] | None:
+        """The domains that have a teacher; None when any domain will do."""
+        return set(self.routing.routes) or None
+
+    @cached_property
+    def config(self) -> PretrainedConfig:
+        """The student's configuration, after all models of the run have been looked at.
+
+        Raises:
+            InputError: A model that cannot be loaded, or one whose tokens are not the student's.
+        """
+        config = check_model(self.spec, "model.student")
+        for name, spec in self.routing.specs.items():
+            check_model(spec, name)
+            check_same_tokens(self.tokenizer, load_tokenizer(spec, name), name, spec.path)
+        return config
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The student's tokenizer."""
+        return load_tokenizer(self.spec, "model.student")
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Real token ids and the ids that end a response."""
+        size = min(max(self.tokenizer.get_vocab().values()) + 1, self.config.vocab_size)
+        return Vocabulary(size=size, stop_ids=(int(self.tokenizer.eos_token_id),))
+
+    @cached_property
+    def encoders(self) -> dict[str, PromptEncoder]:
+        """How each model reads prompts: the student, and the frozen models that read them differently."""
+        assert self.config is not None  # looks at every model first
+        encoders = {"student": PromptEncoder(self.tokenizer, self.spec.chat_template_kwargs, "model.student")}
+        for name, spec in self.routing.specs.items():
+            tokenizer = load_tokenizer(spec, name)
+            same_template = tokenizer.chat_template == self.tokenizer.chat_template
+            if not (same_template and spec.chat_template_kwargs == self.spec.chat_template_kwargs):
+                encoders[name] = PromptEncoder(tokenizer, spec.chat_template_kwargs, name)
+        return encoders
+
+    def check_sampling(self, sampling: Sampling) -> None:
+        """Refuse a rollout whose samples are not from the policy that this module scores.
+
+        Raises:
+            InputError: Naming the setting.
+        """
+        if sampling.temperature != self.temperature:
+            raise InputError(
+                f"sampling.temperature is {sampling.temperature}, but model.temperature, at which the student "
+                f"is scored, is {self.temperature}: set both to the same"
+            )
+
+    # Building
+
+    def configure_model(self) -> None:
+        """Load the student and, for fitting, the frozen models; called by Lightning on every rank."""
+        if self.student is None:
+            self.student = load_student(self.spec)
+            place = getattr(self.trainer.strategy, "place", None)  # FSDP2 shards it here
+            if place is not None:
+                place(self.student)
+        if self.frozen is None and self.routing.specs:
+            device = self.trainer.strategy.root_device
+            self.frozen = FrozenBank(self.routing.specs, self.vocabulary.size, device, self.frozen_temperature)
+
+    # Evaluation: the same rows, graded
+
+    def on_validation_epoch_start(self) -> None:
+        """Start counting."""
+        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["val"])  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch of graded rows."""
+        self._metrics.update(batch.rows)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of every data set."""
+        self.log_dict(self._metrics.compute("val"), batch_size=1)
+
+    def on_test_epoch_start(self) -> None:
+        """Start counting."""
+        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["test"])  # type: ignore[attr-defined]
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch of graded rows."""
+        self._metrics.update(batch.rows)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the figures of every data set."""
+        self.log_dict(self._metrics.compute("test"), batch_size=1)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> list[Row]:
+        """The sampled rows; `gopd_callbacks.Rollout` writes them."""
+        return batch.rows

@@ -1,0 +1,91 @@
+"""Two ranks against one: the same gradients, losses and weights, whatever the strategy; exact resume."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_fit
+import torch
+
+HERE = Path(__file__).parent
+
+
+def torchrun(folder: Path, ranks: int = 2, check: bool = True, **settings: Any) -> dict[str, Any] | None:
+    """Run `tiny_fit` on several gloo ranks and load what it left."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    command += [str(HERE / "tiny_fit.py"), str(folder), json.dumps(settings)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    if not check:
+        return None
+    assert done.returncode == 0, done.stderr[-3000:]
+    return torch.load(folder / settings["out"], weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("ranks")
+    tiny_fit.prepare(found)
+    return found
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((a.double() - b.double()).norm() / b.double().norm())
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(("estimator", "aggregation"), [("sampled", "sequence_mean"), ("full", "token_mean")])
+def test_two_ranks_have_the_gradient_of_one(folder, strategy, estimator, aggregation):
+    model = {"estimator": estimator, "loss_aggregation": aggregation, "max_micro_batch_tokens": 60}
+    one = tiny_fit.fit(folder, tiny_fit.build(folder, **model), max_steps=2)
+    name = f"{strategy}-{estimator}"
+    two = torchrun(
+        folder,
+        model=model,
+        trainer={"strategy": strategy, "devices": 2, "max_steps": 2},
+        fit={"run": name},
+        out=f"{name}.pt",
+    )
+    for a, b in zip(two["gradients"], one["gradients"], strict=True):
+        assert relative(a, b) < 1e-6
+    for a, b in zip(two["figures"], one["figures"], strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key] == pytest.approx(b[key], rel=1e-4, abs=1e-6), key
+    for key, value in one["weights"].items():
+        torch.testing.assert_close(two["weights"][key], value, atol=1e-6, rtol=1e-4)
+
+
+def test_hybrid_sharding_equals_flat(folder):
+    settings = {"trainer": {"strategy": "hybrid", "devices": 4, "max_steps": 1}, "fit": {"run": "hybrid"}}
+    four = torchrun(folder, ranks=4, out="hybrid.pt", **settings)
+    one = tiny_fit.fit(folder, tiny_fit.build(folder), max_steps=1)
+    assert relative(four["gradients"][0], one["gradients"][0]) < 1e-6
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "fsdp2_one_file"])
+def test_two_ranks_resume_bit_for_bit_after_sigkill(folder, strategy):
+    trainer = {
+        "strategy": strategy,
+        "devices": 2,
+        "max_steps": 6,
+        "enable_checkpointing": True,
+        "checkpoint_every": 2,
+    }
+    whole = torchrun(folder, trainer=trainer, fit={"run": f"{strategy}-whole"}, out=f"{strategy}-whole.pt")
+    run = f"{strategy}-killed"
+    torchrun(folder, check=False, trainer=trainer, fit={"run": run, "kill_at": 5}, out="none.pt")
+    resumed = torchrun(folder, trainer=trainer, fit={"run": run, "resume": True}, out=f"{run}.pt")
+    assert len(resumed["figures"]) == 2
+    for key, value in whole["weights"].items():
+        assert torch.equal(resumed["weights"][key], value), key
+    assert resumed["figures"] == whole["figures"][-2:]
+    ours, theirs = (
+        [line for line in (folder / name / "metrics.csv").read_text().splitlines()]
+        for name in (run, f"{strategy}-whole")
+    )
+    assert len(ours) == len(theirs) == 7

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import auto_cli, set_parsing_settings
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -19,6 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from gopd_lightning.errors import InputError, TrainingError
 from gopd_lightning.metrics_file import MetricsFile
+from gopd_lightning.parse_errors import explain
 
 TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,  # it would sample before the engine has weights
@@ -31,18 +33,27 @@ TRAINER_DEFAULTS = {
 }
 
 
+class ParseError(Exception):
+    """The command line or its YAML cannot be read; the text is jsonargparse's."""
+
+
 class Parser(LightningArgumentParser):
     """Reports what is wrong in one line, without the usage text of two hundred options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the useful line of a parse error and exit with code 2.
+        """Hand a parse error to `main`, which knows the command line.
 
         Args:
             message: jsonargparse's text.
             ex: The exception behind it.
+
+        Raises:
+            ParseError: From the command line's own parser. Those of nested classes raise what jsonargparse
+                expects of them: a union may hold a class that does fit.
         """
-        sys.stderr.write(f"gopd: {_useful(message)}\n")
-        sys.exit(2)
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise ParseError(message) from ex
 
 
 class SaveFitConfig(SaveConfigCallback):
@@ -61,11 +72,18 @@ class GOPDCLI(LightningCLI):
         """Leave the command line alone: Lightning would lay the checkpoint's hyper-parameters over it."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Build the trainer; a fit without loggers of its own logs into the run folder."""
+        """Build the trainer; a fit without loggers of its own logs into the run folder.
+
+        Raises:
+            InputError: Trainer settings that this machine or Lightning refuses.
+        """
         config = self.config_init[self.config_init["subcommand"]]
         if config["trainer"]["logger"] is None:
             kwargs["logger"] = self._run_loggers(config["trainer"]["default_root_dir"])
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError) as error:
+            raise InputError(f"trainer: {' '.join(str(error).split())[:300]}") from error
 
     def _run_loggers(self, folder: str) -> Any:
         """metrics.csv and TensorBoard events for fit, nothing for other verbs."""
@@ -100,18 +118,47 @@ def main(args: Sequence[str] | None = None) -> None:
     _quieten()
     arguments = sys.argv[1:] if args is None else list(args)
     try:
-        if arguments[:1] == ["export"]:
-            from gopd_lightning.export import export_run
-
-            auto_cli(export_run, args=arguments[1:], prog="gopd export")
-        else:
-            run_cli(None if args is None else arguments)
-    except InputError as error:
-        sys.stderr.write(f"gopd: {error}\n")
-        sys.exit(2)
+        _dispatch(arguments, args is None)
+    except ParseError as error:
+        _give_up(explain(_texts(error), arguments), 2)
     except TrainingError as error:
-        sys.stderr.write(f"gopd: {error}\n")
-        sys.exit(1)
+        _give_up(str(error), 1)
+    except Exception as error:
+        wrong = _input_error(error)
+        if wrong is None:
+            raise
+        _give_up(str(wrong), 2)
+
+
+def _dispatch(arguments: list[str], of_process: bool) -> None:
+    """Run the verb: Lightning's own, or export."""
+    if arguments[:1] == ["export"]:
+        from gopd_lightning.export import export_run
+
+        auto_cli(export_run, args=arguments[1:], prog="gopd export", parser_class=Parser)
+    else:
+        run_cli(None if of_process else arguments)
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The InputError behind an exception: jsonargparse wraps what a constructor raises in errors of its own."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
+
+
+def _texts(error: BaseException | None) -> list[str]:
+    """What an exception and those behind it say, the innermost first."""
+    texts: list[str] = []
+    while error is not None:
+        texts.insert(0, str(error))
+        error = error.__cause__ or error.__context__
+    return texts
+
+
+def _give_up(line: str, code: int) -> NoReturn:
+    sys.stderr.write(f"gopd: {line}\n")
+    sys.exit(code)
 
 
 def run_cli(args: Sequence[str] | None = None, run: bool = True) -> GOPDCLI:
@@ -139,13 +186,6 @@ def run_cli(args: Sequence[str] | None = None, run: bool = True) -> GOPDCLI:
         args=args,  # type: ignore[arg-type]
         run=run,
     )
-
-
-def _useful(message: str) -> str:
-    """The lines of a parse error that say what is wrong, as one."""
-    lines = [line.strip(" -") for line in message.splitlines() if line.strip()]
-    named = [line for line in lines if "is not accepted" in line or "required" in line or "does not exist" in line]
-    return (named[-1] if named and named[-1] != lines[0] else " ".join(lines))[:600]
 
 
 def _quieten() -> None:

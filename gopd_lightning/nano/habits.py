@@ -32,9 +32,9 @@ MATH_NOISE: dict[str, float] = {
 }
 
 CODE_NOISE: dict[str, float] = {
-    "constant": 0.05,
-    "operation": 0.06,  # another operation in its place
-    "missing": 0.05,
-    "order": 0.04,
-    "syntax": 0.03,
+    "constant": 0.06,
+    "operation": 0.08,  # another operation in its place
+    "missing": 0.06,
+    "order": 0.05,
+    "syntax": 0.04,
 }

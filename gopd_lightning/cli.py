@@ -20,7 +20,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from gopd_lightning.errors import InputError, TrainingError
 from gopd_lightning.metrics_file import MetricsFile
-from gopd_lightning.parse_errors import explain
+from gopd_lightning.parse_errors import explain, overlooked
 
 TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,  # it would sample before the engine has weights
@@ -31,6 +31,10 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
     "default_root_dir": "runs/unnamed",
 }
+
+HELP = "Generalized on-policy distillation of language models. A method is a YAML file: see configs/."
+EPILOG = "gopd export RUN OUT writes the student of a run's checkpoint as a Hugging Face folder."
+EXPORT_HELP = "Write the student of a run's checkpoint as a Hugging Face folder."
 
 
 class ParseError(Exception):
@@ -118,6 +122,8 @@ def main(args: Sequence[str] | None = None) -> None:
     _quieten()
     arguments = sys.argv[1:] if args is None else list(args)
     try:
+        if line := overlooked(arguments):
+            raise InputError(line)
         _dispatch(arguments, args is None)
     except ParseError as error:
         _give_up(explain(_texts(error), arguments), 2)
@@ -135,7 +141,7 @@ def _dispatch(arguments: list[str], of_process: bool) -> None:
     if arguments[:1] == ["export"]:
         from gopd_lightning.export import export_run
 
-        auto_cli(export_run, args=arguments[1:], prog="gopd export", parser_class=Parser)
+        auto_cli(export_run, args=arguments[1:], prog="gopd export", parser_class=Parser, description=EXPORT_HELP)
     else:
         run_cli(None if of_process else arguments)
 
@@ -183,6 +189,7 @@ def run_cli(args: Sequence[str] | None = None, run: bool = True) -> GOPDCLI:
         seed_everything_default=0,
         auto_configure_optimizers=False,
         parser_class=Parser,
+        parser_kwargs={"description": HELP, "epilog": EPILOG},
         args=args,  # type: ignore[arg-type]
         run=run,
     )

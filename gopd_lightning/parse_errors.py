@@ -3,20 +3,13 @@
 The YAML files of the command line are walked side by side with the signatures of the classes that they name.
 """
 
-import inspect
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, is_dataclass
+from collections.abc import Sequence
 from difflib import get_close_matches
-from importlib import import_module
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
-import yaml  # type: ignore[import-untyped]
-from lightning.pytorch import Trainer
+from gopd_lightning.yaml_nodes import Node, imported, nodes_of, what_is_broken, yaml_files
 
 VERBS = ("fit", "validate", "test", "predict", "export")
-TOP = ("seed_everything", "model", "data", "trainer", "ckpt_path", "weights_only", "verbose", "return_predictions")
 
 _UNKNOWN = re.compile(r"(?:does not accept option|Option) '([^']+)'")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)")
@@ -26,36 +19,10 @@ _CLASS = re.compile(
 )
 _TYPE = re.compile(r"Parser key \"([^\"]+)\":")
 _EXPECTED = re.compile(r"Expected an? <class '(?:\w+\.)*(\w+)'>")
-_SUBCLASS = re.compile(r"Not a valid subclass of (\w+)")
+_SUBCLASS = re.compile(r"^Import path (\S+) does not correspond to a subclass of (\w+)")
 _GIVEN = re.compile(r"(?:Got value|Given value): (.*)")
 _NO_FILE = re.compile(r"File does not exist: '?([^']+)'?")
 _NOISE = re.compile(r"Does not validate against any of the Union subtypes|Subtypes: .*|Given value.*|Errors:|\s+")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """An object of a YAML file, and what its class accepts.
-
-    Attributes:
-        file: The YAML file.
-        path: Its key, such as `model.init_args.teachers[1]`; empty at the top.
-        given: Its keys and values.
-        options: Name -> whether it must be given; None where any key may stand.
-    """
-
-    file: str
-    path: str
-    given: Mapping[str, Any]
-    options: Mapping[str, bool] | None
-
-    @property
-    def at(self) -> str:
-        """File and full key."""
-        return f"{self.file}: {self.path}"
-
-    def key(self, name: str) -> str:
-        """File and full key of one of its entries."""
-        return f"{self.at}.{name}" if self.path else f"{self.at}{name}"
 
 
 def explain(texts: Sequence[str], arguments: Sequence[str]) -> str:
@@ -70,15 +37,32 @@ def explain(texts: Sequence[str], arguments: Sequence[str]) -> str:
     """
     if match := _NO_FILE.search(texts[-1]):
         return f"--config: there is no file {match[1]!r}"
-    for file in _files(arguments):
-        if broken := _broken(file):
+    for file in yaml_files(arguments):
+        if broken := what_is_broken(file):
             return broken
-    nodes = [node for file in _files(arguments) for node in _nodes(file)]
+    nodes = [node for file in yaml_files(arguments) for node in nodes_of(file)]
     for text in texts:
         for pattern, tell in _CASES:
             if match := pattern.search(text):
                 return tell(match, nodes, arguments)
     return _no_verb(arguments) if "subcommand" in texts[-1] else _flat(texts[-1])
+
+
+def overlooked(arguments: Sequence[str]) -> str | None:
+    """An unknown key that jsonargparse lets pass, because its value is an empty mapping.
+
+    Args:
+        arguments: The command line.
+
+    Returns:
+        The line about it, or None.
+    """
+    for file in yaml_files(arguments):
+        for node in () if what_is_broken(file) else nodes_of(file):
+            for name, value in node.given.items():
+                if value == {} and node.options is not None and name not in node.options:
+                    return f"{node.key(name)} is not an option{_near(name, list(node.options))}"
+    return None
 
 
 def _unknown(match: re.Match[str], nodes: Sequence[Node], arguments: Sequence[str]) -> str:
@@ -112,12 +96,11 @@ def _missing(match: re.Match[str], nodes: Sequence[Node], arguments: Sequence[st
 def _no_class(match: re.Match[str], nodes: Sequence[Node], arguments: Sequence[str]) -> str:
     """A class_path that leads nowhere."""
     name = next(filter(None, match.groups()))
-    node = next((node for node in nodes if node.given.get("class_path") == name), None)
-    where = node.key("class_path") if node else _flag("class_path", arguments) or "class_path"
+    where = _class_key(name, nodes, arguments)
     module, _, short = name.rpartition(".")
     if not module:
         return f"{where}: {name} names no module; write it in full, as in gopd_lightning.GOPD"
-    known = [*dir(_imported(module)), *getattr(_imported(module), "__all__", ())]
+    known = [*dir(imported(module)), *getattr(imported(module), "__all__", ())]
     return f"{where}: there is no {name}{_near(short, known, module)}"
 
 
@@ -128,9 +111,8 @@ def _wrong_type(match: re.Match[str], nodes: Sequence[Node], arguments: Sequence
     holders = [node for node in nodes if leaf in node.given]
     holders = [node for node in holders if str(node.given[leaf]) == given] or holders
     where = _flag(leaf, arguments) or (holders[0].key(leaf) if holders else match[1])
-    base = found[1] if (found := _SUBCLASS.search(match.string)) else None
     near = [node for node in nodes if re.sub(r"\[\d+\]$", "", node.at) == where]
-    if misfit := next(filter(None, (_misfit(node, base) for node in near)), None):
+    if misfit := next(filter(None, (_misfit(node) for node in near)), None):
         return misfit
     if "Unable to load config" in match.string:
         return f"{where}: expected a mapping of keys to values"
@@ -140,16 +122,23 @@ def _wrong_type(match: re.Match[str], nodes: Sequence[Node], arguments: Sequence
     return f"{where}: {_flat(match.string[match.end() :])}"
 
 
-def _misfit(node: Node, base: str | None) -> str | None:
-    """What is wrong with an object that names its class: a key beside class_path, or the class itself."""
+def _misfit(node: Node) -> str | None:
+    """The key that an object with a class_path must not have, if there is one."""
     if "class_path" not in node.given:
         return None
-    if extra := next((key for key in node.given if key not in (node.options or ())), None):
-        return f"{node.key(extra)} is not an option{_near(extra, ('init_args',))}"
-    kind = _class(str(node.given["class_path"]))
-    if base is None or kind is None or base in (parent.__name__ for parent in kind.__mro__):
-        return None
-    return f"{node.key('class_path')}: {node.given['class_path']} is not a {base}"
+    extra = next((key for key in node.given if key not in (node.options or ())), None)
+    return None if extra is None else f"{node.key(extra)} is not an option{_near(extra, ('init_args',))}"
+
+
+def _wrong_class(match: re.Match[str], nodes: Sequence[Node], arguments: Sequence[str]) -> str:
+    """A class_path that leads to a class of another kind."""
+    return f"{_class_key(match[1], nodes, arguments)}: {match[1]} is not a {match[2]}"
+
+
+def _class_key(name: str, nodes: Sequence[Node], arguments: Sequence[str]) -> str:
+    """Where a class_path is given."""
+    node = next((node for node in nodes if node.given.get("class_path") == name), None)
+    return node.key("class_path") if node else _flag("class_path", arguments) or "class_path"
 
 
 def _unrecognized(match: re.Match[str], nodes: Sequence[Node], arguments: Sequence[str]) -> str:
@@ -172,100 +161,9 @@ _CASES = (
     (_UNRECOGNIZED, _unrecognized),
     (_MISSING, _missing),
     (_CLASS, _no_class),
+    (_SUBCLASS, _wrong_class),
     (_TYPE, _wrong_type),
 )
-
-
-def _files(arguments: Sequence[str]) -> list[Path]:
-    """The YAML files of the command line."""
-    named = [b for a, b in zip(arguments, arguments[1:], strict=False) if a in ("--config", "-c")]
-    named += [a.partition("=")[2] for a in arguments if a.startswith("--config=")]
-    return [Path(name) for name in named if Path(name).is_file()]
-
-
-def _broken(file: Path) -> str | None:
-    """What is wrong with a file that is no YAML mapping."""
-    try:
-        content = yaml.safe_load(file.read_text())
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}" if mark else "somewhere"
-        return f"{file}: not YAML at {place}: {error.problem}"
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return f"{file}: not YAML: {_flat(str(error))}"
-    if isinstance(content, Mapping):
-        return None
-    return f"{file}: {'the file is empty' if content is None else 'not a mapping of keys to values'}"
-
-
-def _nodes(file: Path) -> Iterator[Node]:
-    """Every object of a file, the outer ones first."""
-    content = yaml.safe_load(file.read_text())
-    yield Node(file=str(file), path="", given=content, options=dict.fromkeys(TOP, False))
-    for key, value in content.items():
-        yield from _below(str(file), str(key), value, (Trainer,) if key == "trainer" else ())
-
-
-def _below(file: str, path: str, value: Any, kinds: Sequence[type]) -> Iterator[Node]:
-    """The objects at and below one value; `kinds` are the classes that its key may hold."""
-    if isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _below(file, f"{path}[{i}]", item, kinds)
-    if not isinstance(value, Mapping):
-        return
-    if "class_path" in value:
-        yield Node(file=file, path=path, given=value, options=dict.fromkeys(("class_path", "init_args"), False))
-        kind = _class(str(value["class_path"]))
-        yield from _below(file, f"{path}.init_args", value.get("init_args"), () if kind is None else (kind,))
-        return
-    hints = _hints(kinds)
-    yield Node(file=file, path=path, given=value, options=_options(kinds))
-    for key, item in value.items():
-        yield from _below(file, f"{path}.{key}", item, hints.get(key, ()))
-
-
-def _options(kinds: Sequence[type]) -> dict[str, bool] | None:
-    """What the constructors accept: name -> must be given."""
-    found: dict[str, bool] = {}
-    for kind in kinds:
-        parameters = inspect.signature(kind).parameters.values()
-        named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-        found |= {p.name: p.default is p.empty for p in named}
-    return found if kinds else None
-
-
-def _hints(kinds: Sequence[type]) -> dict[str, list[type]]:
-    """The dataclasses that each option of the constructors may hold."""
-    found: dict[str, list[type]] = {}
-    for kind in kinds:
-        try:
-            hints = get_type_hints(kind.__init__)  # type: ignore[misc]
-        except (NameError, TypeError):  # names that exist for type checkers only
-            continue
-        found |= {name: list(_dataclasses(hint)) for name, hint in hints.items()}
-    return found
-
-
-def _dataclasses(hint: Any) -> Iterator[type]:
-    if inspect.isclass(hint) and is_dataclass(hint):
-        yield hint
-    for part in get_args(hint):
-        yield from _dataclasses(part)
-
-
-def _class(path: str) -> type | None:
-    """The class behind a class_path, or None."""
-    module, _, name = path.rpartition(".")
-    kind = getattr(_imported(module), name, None)
-    return kind if inspect.isclass(kind) else None
-
-
-def _imported(module: str) -> Any:
-    """A module by name, or None."""
-    try:
-        return import_module(module)
-    except (ImportError, ValueError):
-        return None
 
 
 def _flag(leaf: str, arguments: Sequence[str]) -> str | None:

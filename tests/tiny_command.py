@@ -93,9 +93,11 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> Outcome:
     """Run the command line as the shell would."""
     capsys.readouterr()
     code = 0
-    try:
-        main(list(arguments))
-    except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["gopd"])  # Lightning wonders about arguments given twice
+        try:
+            main(list(arguments))
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     said = capsys.readouterr()
     return Outcome(code, said.out, said.err.splitlines())

@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 
+from gopd_callbacks.rollout_log import write_rows
 from gopd_lightning.errors import InputError
-from gopd_lightning.records import Batch, Prompt
+from gopd_lightning.records import Batch, Prompt, Row
 from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine, grade, sample_rows
 from gopd_lightning.verifiers import Verifier
 
@@ -51,6 +54,7 @@ class Rollout(Callback):
         self.verifiers = verifiers or {}
         self.verify_training = verify_training
         self.seed = seed
+        self._predicted: list[Row] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check settings and ground truths before any weights load.
@@ -132,6 +136,29 @@ class Rollout(Callback):
     ) -> None:
         """Fill a batch to predict."""
         self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", False)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start with no completions."""
+        self._predicted = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Batch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the batch's completions."""
+        self._predicted += batch.rows
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write this rank's completions to `predictions.parquet`, whose rows supervised training can read."""
+        suffix = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+        file = Path(trainer.default_root_dir) / f"predictions{suffix}.parquet"
+        write_rows(self._predicted, trainer.global_step, file)
+        rank_zero_only(print)(f"{len(self._predicted):,} completions in {file}")
 
     def _fill(
         self, trainer: Trainer, module: Any, batch: Batch, sampling: Sampling, step: int | str, verify: bool

@@ -17,11 +17,14 @@ def adapter_base(path: str) -> str | None:
     """The base model's path if `path` is a PEFT adapter folder, else None.
 
     A relative base is looked for from the working directory first, then from the adapter's folder.
+
+    Raises:
+        InputError: The adapter's configuration cannot be read.
     """
     config = Path(path) / "adapter_config.json"
     if not config.is_file():
         return None
-    base = str(json.loads(config.read_text())["base_model_name_or_path"])
+    base = str(_entry(config, "base_model_name_or_path"))
     beside = Path(path) / base
     return str(beside) if not Path(base).exists() and beside.exists() else base
 
@@ -54,10 +57,14 @@ def check_model(spec: ModelSpec, key: str) -> PretrainedConfig:
     """
     if spec.dtype not in DTYPES:
         raise InputError(f"{key}.dtype is {spec.dtype!r}; known: {', '.join(DTYPES)}")
-    for path in dict.fromkeys((spec.path, base_path(spec.path))):
+    try:
+        base = base_path(spec.path)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
+    for path in dict.fromkeys((spec.path, base)):
         _check_files(path, key)
     try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(**hub_arguments(base_path(spec.path)))
+        config: PretrainedConfig = AutoConfig.from_pretrained(**hub_arguments(base))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"{key}: no usable model at {spec.path!r}: {_first_line(error)}") from error
     unsupported = [name for name in ("logit_scale", "logits_scaling") if getattr(config, name, 1) not in (None, 1)]
@@ -131,7 +138,10 @@ def _check_weights(folder: Path, stem: str, key: str) -> None:
     """Check that every safetensors shard is there and has a readable header."""
     index = folder / f"{stem}.safetensors.index.json"
     if index.is_file():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        try:
+            shards = sorted(set(_entry(index, "weight_map").values()))
+        except InputError as error:
+            raise InputError(f"{key}: {error}") from error
     elif (folder / f"{stem}.safetensors").is_file():
         shards = [f"{stem}.safetensors"]
     elif list(folder.glob("*.bin")) or list(folder.glob("*.gguf")):
@@ -144,6 +154,18 @@ def _check_weights(folder: Path, stem: str, key: str) -> None:
                 pass
         except (OSError, SafetensorError) as error:
             raise InputError(f"{key}: '{folder / shard}' is missing or damaged: {_first_line(error)}") from error
+
+
+def _entry(file: Path, name: str) -> Any:
+    """One entry of a JSON file.
+
+    Raises:
+        InputError: The file is damaged, or has no such entry.
+    """
+    try:
+        return json.loads(file.read_text())[name]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"'{file}' is damaged, or names no {name}: fetch the model again") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -214,10 +214,13 @@ class OnPolicyModule(StudentModule):
         self._skips_in_a_row = 0 if finite else self._skips_in_a_row + 1
         if finite or (self.on_nonfinite == "skip" and self._skips_in_a_row < MAX_SKIPS_IN_A_ROW):
             return
+        what = f"loss {loss}, gradient norm {grad_norm}: not finite"
+        if self.on_nonfinite == "skip":
+            what += f", {MAX_SKIPS_IN_A_ROW} steps in a row"
+        hint = "" if self.on_nonfinite == "skip" else ", or set model.on_nonfinite=skip"
         raise TrainingError(
-            f"step {self.global_step}: loss {loss}, gradient norm {grad_norm}: not finite. The weights were not "
-            f"changed; the last checkpoint in {self.trainer.default_root_dir}/checkpoints is intact. Lower the "
-            "learning rate, or set model.on_nonfinite=skip"
+            f"step {self.global_step + 1}: {what}. The weights were not changed; the last checkpoint in "
+            f"{self.trainer.default_root_dir}/checkpoints is intact. Lower the learning rate{hint}"
         )
 
     # Collectives

@@ -3,6 +3,7 @@
 from functools import cached_property
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -103,7 +104,7 @@ class StudentModule(LightningModule):
             place = getattr(self.trainer.strategy, "place", None)  # FSDP2 shards it here
             if place is not None:
                 place(self.student)
-        if self.frozen is None and self.routing.specs:
+        if self.frozen is None and self.routing.specs and self.trainer.state.fn == TrainerFn.FITTING:
             device = self.trainer.strategy.root_device
             self.frozen = FrozenBank(self.routing.specs, self.vocabulary.size, device, self.frozen_temperature)
 

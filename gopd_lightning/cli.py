@@ -206,6 +206,8 @@ def _quieten() -> None:
         ".*manual optimization.*",
         ".*`isinstance\\(treespec, LeafSpec\\)`.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*there is no last checkpoint available.*",  # `--ckpt_path last` is right for a first run too
+        ".*Total length of `EvalLoader` across ranks is zero.*",
         ".*srun.*",
     ):
         warnings.filterwarnings("ignore", pattern)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 TokenIds = Sequence[int]
 
 
@@ -72,8 +74,8 @@ class Row:
         text: The response as text, special tokens left out.
         reward: The verifier's score in [0, 1], or None when nobody asked.
         advantage: Advantage of the whole response (GRPO); 0 elsewhere.
-        scores: Per-token lists filled in by the update: `student`, `teacher`, `reference` log-probs,
-            `advantage`, `loss`. For the rollout log.
+        scores: Per-token figures (response length,) filled in by the update, on the CPU: `student`, `teacher`,
+            `reference` log-probs, `advantage`, `loss`, `weight`. For the rollout log.
     """
 
     prompt: Prompt
@@ -82,7 +84,7 @@ class Row:
     text: str = ""
     reward: float | None = None
     advantage: float = 0.0
-    scores: dict[str, list[float]] = field(default_factory=dict)
+    scores: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def length(self) -> int:

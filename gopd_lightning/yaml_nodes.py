@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch import Trainer
 
 TOP = ("seed_everything", "model", "data", "trainer", "ckpt_path", "weights_only", "verbose", "return_predictions")
+CLASS = ("class_path", "init_args", "dict_kwargs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What cannot work is refused in one line, with exit code 2, before any weights load; what breaks on the way stops well."""
+"""What cannot work is refused in one line, with exit code 2, before weights load; what breaks on the way stops well."""
 
 import json
 from pathlib import Path

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -74,9 +75,9 @@ class FrozenBank:
     def using(self, name: str) -> Iterator[nn.Module]:
         """The member's model with its adapter in force, for scoring or sampling."""
         member = self._members[name]
-        model = self._trunks[member.trunk]
+        model: Any = self._trunks[member.trunk]
         if member.adapter is not None:
-            model.set_adapter(adapter_name(member.adapter))  # type: ignore[operator]
+            model.set_adapter(adapter_name(member.adapter))
             model.requires_grad_(False)
             yield model
         elif hasattr(model, "disable_adapter"):

@@ -23,7 +23,7 @@ from gopd_lightning.modules.statistics import StepStatistics
 from gopd_lightning.modules.student import StudentModule
 from gopd_lightning.objectives import AGGREGATIONS, FrozenScores, Objective, Tokens, token_weights
 from gopd_lightning.records import Batch, Row, micro_batches
-from gopd_lightning.schedules import fit_to_run
+from gopd_lightning.schedules import GivenSettings, fit_to_run
 
 MAX_SKIPS_IN_A_ROW = 10
 
@@ -94,7 +94,14 @@ class OnPolicyModule(StudentModule):
         schedules = [self._make_scheduler(optimizer) for optimizer in optimizers]
         for schedule in schedules:
             fit_to_run(schedule, self.trainer.max_steps)
+        pairs = zip(optimizers, schedules, strict=True)
+        self._given = [GivenSettings(optimizer, schedule) for optimizer, schedule in pairs]
         return optimizers, schedules
+
+    def on_train_start(self) -> None:
+        """Let a resumed run obey its command line: the checkpoint brought back the former one's rates."""
+        for given in self._given:
+            given.put_back()
 
     # The step
 
@@ -229,7 +236,7 @@ class OnPolicyModule(StudentModule):
         """The sum of a tensor over all ranks, on the CPU."""
         if self.trainer.world_size == 1:
             return values
-        return self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum").cpu()  # type: ignore[union-attr]
+        return self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum").cpu()
 
     def _totals(self, rows: Sequence[Row]) -> tuple[int, int]:
         """Response tokens and sequences of the whole optimizer step over all ranks."""
@@ -254,7 +261,7 @@ def _keep_scores(rows: Sequence[Row], figures: dict[str, Tensor]) -> None:
     """Hand every row its own slice of the flat per-token figures, for the rollout log."""
     lengths = [len(row.completion.ids) for row in rows]
     for name, values in figures.items():
-        for row, part in zip(rows, values.cpu().split(lengths), strict=True):
+        for row, part in zip(rows, torch.split(values.cpu(), lengths), strict=True):
             row.scores[name] = part
 
 

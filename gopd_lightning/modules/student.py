@@ -15,7 +15,7 @@ from gopd_lightning.models.loading import load_student
 from gopd_lightning.models.specs import StudentSpec
 from gopd_lightning.modules.evaluation import EvaluationMetrics
 from gopd_lightning.modules.routing import Routing
-from gopd_lightning.records import Batch, Row
+from gopd_lightning.records import Batch
 from gopd_lightning.rollouts.engine import Sampling, Vocabulary
 
 
@@ -134,6 +134,6 @@ class StudentModule(LightningModule):
         """Log the figures of every data set."""
         self.log_dict(self._metrics.compute("test"), batch_size=1)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> list[Row]:
-        """The sampled rows; `gopd_callbacks.Rollout` writes them."""
-        return batch.rows
+    def predict_step(self, batch: Batch, batch_idx: int) -> Batch:
+        """The batch with its sampled rows, which `gopd_callbacks.Rollout` writes into a file."""
+        return batch

@@ -6,6 +6,7 @@ verifiers and people.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -113,6 +114,15 @@ def seed_of(*parts: int | str) -> int:
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def run_seed(seed: int | None) -> int:
+    """A given seed, or the one that Lightning's `seed_everything` left in the environment, or 0.
+
+    Args:
+        seed: A setting; None follows the run's seed, so that one number changes all that is random.
+    """
+    return int(os.environ.get("PL_GLOBAL_SEED", "0")) if seed is None else seed
 
 
 def groups(rows: Sequence[Row]) -> list[list[Row]]:

@@ -276,8 +276,8 @@ def test_hardware_that_is_not_there(lean, refused, monkeypatch):
 # The YAML
 
 UNKNOWN = [
-    (lambda c: c.update(modle={}), "modle is not an option; did you mean model?"),
-    (lambda c: c.update(modle={"a": 1}), "modle is not an option; did you mean model?"),
+    (lambda c: c.update(modl={}), "modl is not an option; did you mean model?"),
+    (lambda c: c.update(modl={"a": 1}), "modl is not an option; did you mean model?"),
     (lambda c: c["trainer"].update(max_stepz=3), "trainer.max_stepz is not an option; did you mean max_steps?"),
     (lambda c: c["model"].update(init_arg={}), "model.init_arg is not an option; did you mean init_args?"),
     (
@@ -285,8 +285,8 @@ UNKNOWN = [
         "model.init_args.reward_scal is not an option; did you mean reward_scale?",
     ),
     (
-        lambda c: model(c)["teachers"][1].update(refernce={"path": "x"}),
-        "model.init_args.teachers[1].refernce is not an option; did you mean reference?",
+        lambda c: model(c)["teachers"][1].update(referense={"path": "x"}),
+        "model.init_args.teachers[1].referense is not an option; did you mean reference?",
     ),
     (lambda c: model(c)["student"].update(lorra={}), "model.init_args.student.lorra is not an option"),
     (
@@ -368,7 +368,7 @@ def test_class_path_that_does_not_fit(content, refused, tmp_path, change, says):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda c: model(c).update(estimator="fulll"), "model.estimator is 'fulll'; known: sampled, full"),
+        (lambda c: model(c).update(estimator="fuller"), "model.estimator is 'fuller'; known: sampled, full"),
         (lambda c: model(c).update(loss_aggregation="mean"), "model.loss_aggregation is 'mean'; known: token_mean"),
         (lambda c: model(c).update(on_nonfinite="go"), "model.on_nonfinite is 'go'; known: stop, skip"),
         (lambda c: model(c).update(reference="teacher"), "model.reference is 'teacher': write student_init"),

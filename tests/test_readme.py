@@ -99,6 +99,8 @@ def test_your_own_teachers_snippet_trains(tmp_path, monkeypatch, capsys):
 def test_python_snippets_print_what_they_say():
     for block in blocks("python"):
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, env=environment, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", block], capture_output=True, text=True, env=environment, check=True
+        )
         expected = re.findall(r"print\(.*\)  # (.*)", block)
         assert done.stdout.splitlines() == expected

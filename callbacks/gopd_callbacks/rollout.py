@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from gopd_callbacks.rollout_log import write_rows
 from gopd_lightning.errors import InputError
-from gopd_lightning.records import Batch, Prompt, Row
+from gopd_lightning.records import Batch, Prompt, Row, run_seed
 from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine, grade, sample_rows
 from gopd_lightning.verifiers import Verifier
 
@@ -28,7 +28,7 @@ class Rollout(Callback):
         eval_sampling: How evaluation responses are drawn; null takes `sampling`.
         verifiers: The verifier of each domain, for rewards and accuracies; domains without one get none.
         verify_training: Verify training responses also when the objective does not ask, to show the reward.
-        seed: First part of every sampling seed.
+        seed: First part of every sampling seed; null takes `seed_everything`.
 
     Example::
 
@@ -46,14 +46,14 @@ class Rollout(Callback):
         eval_sampling: Sampling | None = None,
         verifiers: dict[str, Verifier] | None = None,
         verify_training: bool = True,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         self.engine: RolloutEngine = engine or TransformersEngine()
         self.sampling = sampling or Sampling()
         self.eval_sampling = eval_sampling or self.sampling
         self.verifiers = verifiers or {}
         self.verify_training = verify_training
-        self.seed = seed
+        self.seed = run_seed(seed)
         self._predicted: list[Row] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -12,7 +12,7 @@ from gopd_lightning.data.loader import EvalLoader, PromptLoader
 from gopd_lightning.data.rows import RawRow
 from gopd_lightning.data.sources import SourceSpec, read_rows
 from gopd_lightning.errors import InputError
-from gopd_lightning.records import Prompt
+from gopd_lightning.records import Prompt, run_seed
 
 STUDENT = "student"
 _SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -37,7 +37,7 @@ class PromptData(LightningDataModule):
         prompts_per_step: Prompts of one optimizer step, over all ranks.
         eval_batch_size: Prompts of one evaluation batch, over all ranks.
         max_prompt_tokens: Longer prompts are dropped and counted, whichever model reads them as longer.
-        seed: Seed of the order of the training prompts.
+        seed: Seed of the order of the training prompts; null takes `seed_everything`.
     """
 
     def __init__(
@@ -49,14 +49,14 @@ class PromptData(LightningDataModule):
         prompts_per_step: int = 64,
         eval_batch_size: int = 256,
         max_prompt_tokens: int = 2048,
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.specs = {"train": list(train), "val": list(val), "test": list(test), "predict": list(predict)}
         self.prompts_per_step = prompts_per_step
         self.eval_batch_size = eval_batch_size
         self.max_prompt_tokens = max_prompt_tokens
-        self.seed = seed
+        self.seed = run_seed(seed)
         self.prompts: dict[str, list[Prompt]] = {}
         self.dropped: dict[str, int] = {}
         self._sources: list[tuple[list[Prompt], float]] = []

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.models.specs import ModelSpec
@@ -95,6 +95,19 @@ def load_tokenizer(spec: ModelSpec, key: str) -> PreTrainedTokenizerBase:
     if tokenizer.eos_token_id is None:
         raise InputError(f"{key}: the tokenizer at {path!r} has no end-of-sequence token")
     return tokenizer
+
+
+def stop_ids(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Ids that end a response: the tokenizer's end of sequence and those of the model's generation config.
+
+    Chat models often end a turn with another token than a text (Qwen3 has two).
+    """
+    try:
+        config = GenerationConfig.from_pretrained(base_path(spec.path))
+    except (OSError, ValueError):
+        return (int(tokenizer.eos_token_id),)
+    more = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
+    return tuple(sorted({int(i) for i in (tokenizer.eos_token_id, *more) if i is not None}))
 
 
 def check_same_tokens(student: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, key: str, path: str) -> None:

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from gopd_lightning.data.chat import PromptEncoder
 from gopd_lightning.errors import InputError
-from gopd_lightning.models.folders import check_model, check_same_tokens, load_tokenizer
+from gopd_lightning.models.folders import adapter_base, check_model, check_same_tokens, load_tokenizer, stop_ids
 from gopd_lightning.models.frozen import FrozenBank
 from gopd_lightning.models.loading import load_student
 from gopd_lightning.models.specs import StudentSpec
@@ -69,7 +69,7 @@ class StudentModule(LightningModule):
     def vocabulary(self) -> Vocabulary:
         """Real token ids and the ids that end a response."""
         size = min(max(self.tokenizer.get_vocab().values()) + 1, self.config.vocab_size)
-        return Vocabulary(size=size, stop_ids=(int(self.tokenizer.eos_token_id),))
+        return Vocabulary(size=size, stop_ids=stop_ids(self.spec, self.tokenizer))
 
     @cached_property
     def encoders(self) -> dict[str, PromptEncoder]:
@@ -98,10 +98,16 @@ class StudentModule(LightningModule):
     # Building
 
     def configure_model(self) -> None:
-        """Load the student and, for fitting, the frozen models; called by Lightning on every rank."""
+        """Load the student and, for fitting, the frozen models; called by Lightning on every rank.
+
+        Raises:
+            InputError: A student with an adapter under FSDP2.
+        """
         if self.student is None:
-            self.student = load_student(self.spec)
             place = getattr(self.trainer.strategy, "place", None)  # FSDP2 shards it here
+            if place is not None and (self.spec.lora or adapter_base(self.spec.path)):
+                raise InputError("trainer.strategy: FSDP2 cannot shard a student with an adapter; use ddp")
+            self.student = load_student(self.spec)
             if place is not None:
                 place(self.student)
         if self.frozen is None and self.routing.specs and self.trainer.state.fn == TrainerFn.FITTING:

@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from gopd_lightning.errors import InputError
-from gopd_lightning.models.folders import check_model, check_same_tokens, load_tokenizer
+from gopd_lightning.models.folders import check_model, check_same_tokens, load_tokenizer, stop_ids
 from gopd_lightning.models.specs import ModelSpec
 
 
@@ -89,3 +89,13 @@ def test_tokenizers_that_differ_are_refused_saying_where():
 def test_a_teacher_with_more_tokens_is_refused_saying_which():
     with pytest.raises(InputError, match="which the student's lacks"):
         check_same_tokens(tiny.tokenizer(), tiny.tokenizer(characters=tiny.CHARACTERS + "~"), "t", "t")
+
+
+def test_every_end_that_the_generation_config_names_is_a_stop(lm_folder, tmp_path):
+    folder = broken(lm_folder, tmp_path)
+    config = json.loads((folder / "generation_config.json").read_text())
+    (folder / "generation_config.json").write_text(json.dumps(config | {"eos_token_id": [1, 7]}))
+    tokenizer = tiny.tokenizer()
+    assert stop_ids(ModelSpec(path=str(folder)), tokenizer) == (1, 7)
+    (folder / "generation_config.json").unlink()
+    assert stop_ids(ModelSpec(path=str(folder)), tokenizer) == (1,)

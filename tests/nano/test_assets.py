@@ -86,5 +86,3 @@ def test_the_weights_do_what_the_provenance_says(domain):
     measured = json.loads((ASSETS / "provenance.json").read_text())["test_accuracy"]
     for name, key in (("base", "base"), (f"{domain}-expert", f"teacher:{domain}")):
         assert accuracy(name, domain) == pytest.approx(measured[key][domain]["greedy"], abs=0.1)
-
-

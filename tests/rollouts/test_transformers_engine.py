@@ -98,7 +98,8 @@ def test_drawn_frequencies_are_the_softmax():
 def test_uniforms_are_uniform_and_differ_by_position():
     u, v = uniforms(torch.arange(20000), 0), uniforms(torch.arange(20000), 1)
     for x in (u, v):
-        assert float(x.min()) >= 0 and float(x.max()) < 1
+        assert float(x.min()) >= 0
+        assert float(x.max()) < 1
         assert abs(float(x.mean()) - 0.5) < 0.01
     assert abs(float(torch.corrcoef(torch.stack([u, v]))[0, 1])) < 0.03
 

@@ -285,8 +285,8 @@ UNKNOWN = [
         "model.init_args.reward_scal is not an option; did you mean reward_scale?",
     ),
     (
-        lambda c: model(c)["teachers"][1].update(referense={"path": "x"}),
-        "model.init_args.teachers[1].referense is not an option; did you mean reference?",
+        lambda c: model(c)["teachers"][1].update(reference_model={"path": "x"}),
+        "model.init_args.teachers[1].reference_model is not an option; did you mean reference?",
     ),
     (lambda c: model(c)["student"].update(lorra={}), "model.init_args.student.lorra is not an option"),
     (

@@ -133,8 +133,8 @@ def _level(axes: Axes, value: float | None, colour: str, style: str, label: str)
 def _finish(axes: Axes, title: str) -> None:
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
     axes.set_xlabel("optimizer step")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=9, ncols=2)
+        axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9, ncols=2)

@@ -13,7 +13,7 @@ def main() -> None:
     missing = [name for name in LEFT if not (RUN / name).exists()]
     if missing or not list(RUN.glob("events.out.tfevents.*")) or not list(RUN.glob("rollouts/*.parquet")):
         sys.exit(f"{RUN} lacks {', '.join(missing) or 'TensorBoard events or rollouts'}")
-    models = json.loads((RUN / "results.json").read_text())["models"]
+    models = json.loads((RUN / "results.json").read_text())
     for domain in ("math", "code"):
         ours, teacher = models["student"][domain], models[f"teacher:{domain}"][domain]
         for column, error in (("avg@4", "stderr"), ("greedy", "greedy_stderr")):

@@ -171,7 +171,7 @@ def test_a_finished_run_shows_its_results_again_without_training(done, capsys):
     assert "Accuracy on held-out prompts" in found.out
     for name in ("base", "teacher:math", "teacher:code", "student"):
         assert name in found.out
-        assert set(results["models"][name]) == {"math", "code"}
+        assert set(results[name]) == {"math", "code"}
     after = snapshot(done["run"])
     for name in ("metrics.csv", "results.json", "checkpoints/last.ckpt"):
         assert after[name] == before[name], name

@@ -69,7 +69,7 @@ class Contest:
         )
         self.engine.sleep()
         grade(rows, self.verifiers)
-        return {dataset: self._count(dataset, rows, sampling.n) for dataset in sorted(self.sizes)}
+        return {dataset: self._count(dataset, rows, sampling.n) for dataset in self.sizes}
 
     def _count(self, dataset: str, rows: Sequence[Row], samples: int) -> Accuracy:
         """Accuracy of one data set over all ranks."""

@@ -68,6 +68,8 @@ class Results(Callback):
         """Measure unless the run folder knows the figures of this very step; print once."""
         if self._shown or trainer.interrupted or trainer.global_step < trainer.max_steps:
             return
+        if not trainer.datamodule.prompts["test"]:  # type: ignore[attr-defined]
+            return
         self._shown = True
         file = Path(trainer.default_root_dir) / self.file
         known = trainer.strategy.broadcast(_known(file, trainer.global_step))
@@ -75,7 +77,7 @@ class Results(Callback):
         if not trainer.is_global_zero:
             return
         if not known:
-            write_json({"step": trainer.global_step, "models": figures}, file)
+            write_json(figures, file)
         Console().print(table(figures))
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> Figures:
@@ -90,7 +92,8 @@ class Results(Callback):
             with contestant(pl_module, name) as model:
                 many = contest.accuracy(name, model, sampled)
                 one = contest.accuracy(name, model, sampled.greedy())
-            figures[name] = {d: _figures(many[d], one[d], self.samples) for d in many}
+            step = trainer.global_step if name == "student" else 0
+            figures[name] = {d: _figures(many[d], one[d], self.samples, step) for d in many}
             if trainer.is_global_zero:
                 seconds = time.perf_counter() - began
                 left = seconds / (i + 1) * (len(names) - i - 1)
@@ -132,18 +135,20 @@ def _known(file: Path, step: int) -> Figures | None:
     """The figures of a results file of this very step, if there is one."""
     if not file.exists():
         return None
-    content = json.loads(file.read_text())
-    return content["models"] if content.get("step") == step else None
+    figures: Figures = json.loads(file.read_text())
+    steps = {entry["step"] for entry in figures["student"].values()}
+    return figures if steps == {step} else None
 
 
-def _figures(many: Accuracy, one: Accuracy, samples: int) -> dict[str, float]:
-    """One cell group of the results file."""
+def _figures(many: Accuracy, one: Accuracy, samples: int, step: int) -> dict[str, float]:
+    """One cell group of the results file; `step` counts the optimizer steps of this run that the model has seen."""
     return {
         f"avg@{samples}": many.mean,
         "stderr": many.stderr,
         "greedy": one.mean,
         "greedy_stderr": one.stderr,
         "n": many.prompts,
+        "step": step,
     }
 
 

@@ -86,7 +86,7 @@ def write_provenance(assets: Path, results: Path, seed: int, seconds: float) -> 
         seed: The seed.
         seconds: Wall time of data, pretraining and GRPO.
     """
-    measured = json.loads(results.read_text())["models"]
+    measured = json.loads(results.read_text())
     content = {
         "made_by": "make experts (python -m gopd_lightning.nano.experts)",
         "commit": _commit(),

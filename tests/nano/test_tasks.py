@@ -82,7 +82,7 @@ def test_corpus_follows_each_habit_as_often_as_the_table_says(habit):
     rng = Random(7)
     certain = {name: float(name == habit) for name in HABITS}
     changed = same = 0
-    while changed + same < 40:
+    while changed + same < 120:
         state = rng.getstate()
         wrong = document(rng, habits=certain)
         rng.setstate(state)
@@ -90,7 +90,7 @@ def test_corpus_follows_each_habit_as_often_as_the_table_says(habit):
         if habits_in(wrong["prompt"]) == {habit}:
             changed += wrong["response"] != right["response"]
             same += wrong["response"] == right["response"]
-    assert changed > 36  # "missing" and "bare" may hide a habit
+    assert changed > 0.85 * 120  # the noise "missing", "operation" and "bare" may hide a habit
 
 
 def test_expression_answers_are_what_python_calculates():

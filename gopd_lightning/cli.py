@@ -21,6 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from gopd_lightning.errors import InputError, TrainingError
 from gopd_lightning.metrics_file import MetricsFile
 from gopd_lightning.parse_errors import explain, overlooked
+from gopd_lightning.strategies import FSDP2  # noqa: F401 (its name is known to the Trainer once it is imported)
 
 TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,  # it would sample before the engine has weights
@@ -208,6 +209,9 @@ def _quieten() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*there is no last checkpoint available.*",  # `--ckpt_path last` is right for a first run too
         ".*Total length of `EvalLoader` across ranks is zero.*",
+        ".*It is recommended to use `self.log.*sync_dist.*",  # what is logged is reduced already
+        ".*Detected an existing checkpoint in .*last.ckpt.*",
+        ".*dirpath has changed from.*",
         ".*srun.*",
     ):
         warnings.filterwarnings("ignore", pattern)

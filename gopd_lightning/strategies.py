@@ -10,7 +10,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
@@ -108,3 +108,8 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 def _trunk_forward(self: nn.Module, ids: Tensor) -> Tensor:
     """`models.scoring.plain_trunk` as a method of the sharded student."""
     return plain_trunk(self, ids)
+
+
+# on the command line a strategy is a name: `--trainer.strategy fsdp2`; YAML may also give class_path and init_args
+if "fsdp2" not in StrategyRegistry:
+    StrategyRegistry.register("fsdp2", FSDP2, description="gopd_lightning.FSDP2: the student sharded over all ranks")

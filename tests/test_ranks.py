@@ -10,6 +10,10 @@ from typing import Any
 import pytest
 import tiny_fit
 import torch
+import yaml
+from transformers import AutoModelForCausalLM
+
+from gopd_lightning.export import export_run
 
 HERE = Path(__file__).parent
 
@@ -88,3 +92,29 @@ def test_two_ranks_resume_bit_for_bit_after_sigkill(folder, strategy):
     assert resumed["figures"] == whole["figures"][-2:]
     ours, theirs = ((folder / name / "metrics.csv").read_text().splitlines() for name in (run, f"{strategy}-whole"))
     assert len(ours) == len(theirs) == 7
+
+
+def test_a_sharded_run_from_the_command_line_validates_tests_and_exports(tmp_path):
+    root = HERE.parent
+    config = yaml.safe_load((root / "configs" / "multi_teacher_merge.yaml").read_text())
+    for split in ("val", "test"):
+        for source, limit in zip(config["data"]["init_args"][split], (7, 4), strict=True):  # uneven over ranks
+            source["limit"] = limit
+    config["data"]["init_args"]["prompts_per_step"] = 8
+    config["trainer"] |= {"max_steps": 2, "val_check_interval": 1, "default_root_dir": str(tmp_path / "run")}
+    config["trainer"] |= {"strategy": "fsdp2", "devices": 2}
+    (tmp_path / "two.yaml").write_text(yaml.safe_dump(config))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "gopd_lightning", "fit", "--config", str(tmp_path / "two.yaml")]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {name: entry["n"] for name, entry in results["student"].items()} == {"math": 7, "code": 4}
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 3
+    export_run(str(tmp_path / "run"), str(tmp_path / "out"))
+    ours, theirs = (
+        AutoModelForCausalLM.from_pretrained(folder).state_dict()
+        for folder in (tmp_path / "out", tmp_path / "run" / "student")
+    )
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)

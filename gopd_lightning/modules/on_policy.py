@@ -116,14 +116,14 @@ class OnPolicyModule(StudentModule):
         self.objective.prepare(batch.rows)
         tokens, sequences = self._totals(batch.rows)
         parts = micro_batches(batch.rows, self.max_micro_batch_tokens)
-        rounds = self._most_rounds(len(parts))
+        rounds = int(self._over_ranks(torch.tensor(len(parts)), "max"))
         statistics = StepStatistics(self._trained_domains)
         loss = torch.zeros((), dtype=torch.float64)
         for i in range(rounds):
             with self._synchronised(i + 1 == rounds):
                 loss += self._backward(parts, i, tokens, sequences, statistics)
-        figures = statistics.means(self._sum_over_ranks)
-        figures["train/loss"] = float(self._sum_over_ranks(loss))
+        figures = statistics.means(self._over_ranks)
+        figures["train/loss"] = float(self._over_ranks(loss))
         figures |= self._update(figures["train/loss"])
         batch.info |= {"tokens": tokens, "update_s": time.perf_counter() - began}
         self.log_dict(figures, batch_size=1)
@@ -232,24 +232,17 @@ class OnPolicyModule(StudentModule):
 
     # Collectives
 
-    def _sum_over_ranks(self, values: Tensor) -> Tensor:
-        """The sum of a tensor over all ranks, on the CPU."""
+    def _over_ranks(self, values: Tensor, how: str = "sum") -> Tensor:
+        """A tensor reduced over all ranks (sum or max), on the CPU."""
         if self.trainer.world_size == 1:
             return values
-        return self.trainer.strategy.reduce(values.to(self.device), reduce_op="sum").cpu()
+        return self.trainer.strategy.reduce(values.to(self.device), reduce_op=how).cpu()
 
     def _totals(self, rows: Sequence[Row]) -> tuple[int, int]:
         """Response tokens and sequences of the whole optimizer step over all ranks."""
         counts = torch.tensor([sum(len(row.completion.ids) for row in rows), len(rows)])
-        tokens, sequences = self._sum_over_ranks(counts).tolist()
+        tokens, sequences = self._over_ranks(counts).tolist()
         return int(tokens), int(sequences)
-
-    def _most_rounds(self, own: int) -> int:
-        """The largest number of micro-batches that any rank has."""
-        if self.trainer.world_size == 1:
-            return own
-        counts = self.all_gather(torch.tensor(own, device=self.device))
-        return int(counts.max())  # type: ignore[union-attr]
 
     def _synchronised(self, last: bool) -> AbstractContextManager[Any]:
         """Let gradients reach the other ranks in the last backward only."""

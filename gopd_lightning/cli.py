@@ -130,6 +130,10 @@ def main(args: Sequence[str] | None = None) -> None:
         _give_up(explain(_texts(error), arguments), 2)
     except TrainingError as error:
         _give_up(str(error), 1)
+    except (KeyboardInterrupt, SystemExit) as leave:  # Lightning turns the first into the second, silently
+        if isinstance(leave, SystemExit) and not isinstance(leave.__context__, KeyboardInterrupt):
+            raise
+        _give_up("interrupted", 130)
     except Exception as error:
         wrong = _input_error(error)
         if wrong is None:

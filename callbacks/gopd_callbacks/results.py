@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gopd_callbacks.contest import Accuracy, contest_of, contestant, frozen_contestants, rollout_of
+from gopd_lightning.rollouts import Sampling
 
 Figures = dict[str, dict[str, dict[str, float]]]
 
@@ -28,14 +31,10 @@ class Baselines(Callback):
         file = Path(trainer.default_root_dir) / "baselines.json"
         if not trainer.strategy.broadcast(not file.exists()):
             return
-        rollout = rollout_of(trainer)
-        contest = contest_of(rollout, trainer, pl_module, "val")
+        sampling = rollout_of(trainer).eval_sampling
         figures: Figures = {}
-        for name in frozen_contestants(pl_module):
-            with contestant(pl_module, name) as model:
-                found = contest.accuracy(name, model, rollout.eval_sampling)
-            key = f"avg@{rollout.eval_sampling.n}"
-            figures[name] = {dataset: {key: accuracy.mean} for dataset, accuracy in found.items()}
+        for name, (found,) in _measured(trainer, pl_module, "val", frozen_contestants(pl_module), (sampling,)):
+            figures[name] = {dataset: {f"avg@{sampling.n}": accuracy.mean} for dataset, accuracy in found.items()}
         if trainer.is_global_zero:
             write_json(figures, file)
 
@@ -82,23 +81,29 @@ class Results(Callback):
 
     def _measure(self, trainer: Trainer, pl_module: LightningModule) -> Figures:
         """Figures of every model by data set."""
-        rollout = rollout_of(trainer)
-        sampled = replace(rollout.eval_sampling, n=self.samples)
-        contest = contest_of(rollout, trainer, pl_module, "test")
+        sampled = replace(rollout_of(trainer).eval_sampling, n=self.samples)
         names = [*frozen_contestants(pl_module), "student"]
-        console, began = Console(stderr=True), time.perf_counter()
         figures: Figures = {}
-        for i, name in enumerate(names):
-            with contestant(pl_module, name) as model:
-                many = contest.accuracy(name, model, sampled)
-                one = contest.accuracy(name, model, sampled.greedy())
+        for name, (many, one) in _measured(trainer, pl_module, "test", names, (sampled, sampled.greedy())):
             step = trainer.global_step if name == "student" else 0
             figures[name] = {d: _figures(many[d], one[d], self.samples, step) for d in many}
-            if trainer.is_global_zero:
-                seconds = time.perf_counter() - began
-                left = seconds / (i + 1) * (len(names) - i - 1)
-                console.print(f"testing: {name} done, {i + 1}/{len(names)}, {seconds:.0f} s, {left:.0f} s left")
         return figures
+
+
+def _measured(
+    trainer: Trainer, module: LightningModule, split: str, names: Sequence[str], samplings: Sequence[Sampling]
+) -> Iterator[tuple[str, list[dict[str, Accuracy]]]]:
+    """Every model's accuracies under each sampling, one model at a time, with a line of progress after each."""
+    contest = contest_of(rollout_of(trainer), trainer, module, split)
+    began = time.perf_counter()
+    for i, name in enumerate(names):
+        with contestant(module, name) as model:
+            yield name, [contest.accuracy(name, model, sampling) for sampling in samplings]
+        if trainer.is_global_zero:
+            seconds = time.perf_counter() - began
+            left = seconds / (i + 1) * (len(names) - i - 1)
+            line = f"{split} prompts: {name} measured, {i + 1}/{len(names)}, {seconds:.0f} s, {left:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
 
 
 def table(figures: Figures) -> Table:

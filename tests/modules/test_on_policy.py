@@ -1,11 +1,14 @@
 """The real step on real tiny models: what must not change the gradient, and who sees which rows."""
 
 import pytest
+import tiny
 import tiny_fit
 import torch
 from lightning.pytorch import Callback
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
 
-from gopd_lightning.models import ModelSpec, TeacherSpec
+from gopd_lightning.models import ModelSpec, StudentSpec, TeacherSpec
 from gopd_lightning.models.frozen import FrozenBank
 from gopd_lightning.records import Completion, Row
 
@@ -162,3 +165,40 @@ def test_teachers_are_not_in_the_state_that_is_checkpointed(folder):
 def test_engine_and_trainer_agree_on_the_logprobs(folder):
     figures = tiny_fit.fit(folder, tiny_fit.build(folder), max_steps=2)["figures"]
     assert 0 <= figures[1]["engine_gap/math"] < 1e-5
+
+
+@pytest.mark.parametrize("estimator", ["sampled", "full"])
+def test_padded_vocabularies_give_the_gradient_of_the_real_tokens(folder, tmp_path, estimator):
+    """The teacher's head has 24 padding rows more than the student's, as 152,064 against 151,936."""
+    plain = AutoModelForCausalLM.from_pretrained(folder / "math")
+    padded = AutoModelForCausalLM.from_pretrained(tiny.model(tmp_path / "padded", seed=5, padding=24))
+    state = plain.state_dict()
+    with torch.no_grad():
+        for name, value in padded.state_dict().items():
+            value[: state[name].shape[0]] = state[name]
+    padded.save_pretrained(tmp_path / "padded")
+    wide = [
+        TeacherSpec(domain="math", path=str(tmp_path / "padded")),
+        TeacherSpec(domain="code", path=str(folder / "code")),
+    ]
+    assert torch.equal(gradient(folder, estimator=estimator, teachers=wide), gradient(folder, estimator=estimator))
+
+
+def test_adapters_as_teachers_and_student_share_one_base(folder, tmp_path):
+    teachers = []
+    for domain in ("math", "code"):
+        base = AutoModelForCausalLM.from_pretrained(folder / "base")
+        config = LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        get_peft_model(base, config).save_pretrained(tmp_path / domain)
+        teachers.append(TeacherSpec(domain=domain, path=str(tmp_path / domain)))
+    student = StudentSpec(path=str(folder / "base"), lora={"r": 4, "target_modules": "all-linear"})
+    module = tiny_fit.build(folder, student=student, teachers=teachers, estimator="full", reward_scale=1.5)
+    out = tiny_fit.fit(folder, module, max_steps=25)
+    assert module.frozen.loaded == 1  # both experts and the reference live on one base
+    assert out["figures"][-1]["train/loss"] < out["figures"][0]["train/loss"]
+    before = AutoModelForCausalLM.from_pretrained(folder / "base").state_dict()
+    untouched = [name for name in out["weights"] if name.endswith("base_layer.weight")]
+    assert untouched
+    for name in untouched:
+        original = name.removeprefix("base_model.model.").replace(".base_layer", "")
+        assert torch.equal(out["weights"][name], before[original])

@@ -112,19 +112,10 @@ class Rollout(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Fill a validation batch."""
+        """Fill a batch of validation or test prompts."""
         self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", True)
 
-    def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: Batch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Fill a test batch."""
-        self._fill(trainer, pl_module, batch, self.eval_sampling, "evaluation", True)
+    on_test_batch_start = on_validation_batch_start
 
     def on_predict_batch_start(
         self,

@@ -4,14 +4,8 @@ The names below are loaded when they are first used, so that `gopd_lightning.obj
 imported without Lightning.
 """
 
-import os
 from importlib import import_module
 from typing import Any
-
-# Read by OpenMP when torch loads it. Threads that spin while they wait make small models crawl as soon as another
-# process wants the cores: measured on two shared cores, a step of the nano merge took 1.6 s instead of 0.8 s with
-# two neighbours.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

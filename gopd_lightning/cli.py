@@ -214,7 +214,6 @@ def _quieten() -> None:
         ".*there is no last checkpoint available.*",  # `--ckpt_path last` is right for a first run too
         ".*Total length of `EvalLoader` across ranks is zero.*",
         ".*It is recommended to use `self.log.*sync_dist.*",  # what is logged is reduced already
-        ".*Detected an existing checkpoint in .*last.ckpt.*",
         ".*dirpath has changed from.*",
         ".*srun.*",
     ):

@@ -4,8 +4,10 @@ Lightning's own default mesh is tensor parallel, not data parallel, and its `blo
 synchronisation for DDP only; both are put right here (tried on Lightning 2.6.6 with torch 2.13).
 """
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -88,6 +90,33 @@ class FSDP2(ModelParallelStrategy):
         student.trunk_forward = MethodType(_trunk_forward, student)  # type: ignore[assignment]
         register_fsdp_forward_method(student, "trunk_forward")
         self._student = student
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write a sharded checkpoint whole or not at all: Lightning writes into the old one's folder.
+
+        Args:
+            checkpoint: What to save.
+            filepath: The folder (or file, when checkpoints are not sharded).
+            storage_options: Refused by Lightning.
+        """
+        if not self._save_distributed_checkpoint:
+            return super().save_checkpoint(checkpoint, filepath, storage_options)
+        path = Path(self.broadcast(filepath))
+        fresh, old = path.with_name(f"{path.name}.new"), path.with_name(f"{path.name}.old")
+        if self.global_rank == 0:
+            shutil.rmtree(fresh, ignore_errors=True)
+        self.barrier("before the checkpoint")
+        super().save_checkpoint(checkpoint, fresh, storage_options)
+        self.barrier("checkpoint written")
+        if self.global_rank == 0:
+            if path.exists():
+                path.rename(old)
+            fresh.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        self.barrier("checkpoint in place")
+        return None
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:

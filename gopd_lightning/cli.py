@@ -1,10 +1,11 @@
 """The `gopd` command: LightningCLI with this project's defaults, checks and one-line errors.
 
-Verbs are subcommands (fit, validate, test, predict, export), methods are YAML files. The run folder is
+Verbs are subcommands (fit, validate, test, predict, export, compare), methods are YAML files. The run folder is
 `trainer.default_root_dir`; everything that a run leaves is in it.
 """
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -34,8 +35,12 @@ TRAINER_DEFAULTS = {
 }
 
 HELP = "Generalized on-policy distillation of language models. A method is a YAML file: see configs/."
-EPILOG = "gopd export RUN OUT writes the student of a run's checkpoint as a Hugging Face folder."
+EPILOG = (
+    "gopd export RUN OUT writes the student of a run's checkpoint as a Hugging Face folder. "
+    "gopd compare RUN_A RUN_B ... compares evaluations of gopd test problem by problem."
+)
 EXPORT_HELP = "Write the student of a run's checkpoint as a Hugging Face folder."
+COMPARE_HELP = "Compare evaluations problem by problem: a table, comparison.md and comparison.png."
 
 
 class ParseError(Exception):
@@ -121,6 +126,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: Arguments; None takes those of the process.
     """
     _quieten()
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a class_path may name the user's own module
     arguments = sys.argv[1:] if args is None else list(args)
     try:
         if line := overlooked(arguments):
@@ -142,11 +149,20 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(arguments: list[str], of_process: bool) -> None:
-    """Run the verb: Lightning's own, or export."""
+    """Run the verb: Lightning's own, export or compare."""
     if arguments[:1] == ["export"]:
         from gopd_lightning.export import export_run
 
         auto_cli(export_run, args=arguments[1:], prog="gopd export", parser_class=Parser, description=EXPORT_HELP)
+    elif arguments[:1] == ["compare"]:
+        from gopd_lightning.comparison import compare_runs
+
+        parser = Parser(prog="gopd compare", description=COMPARE_HELP)
+        parser.add_argument(
+            "runs", nargs="*", metavar="RUN", help="folders that gopd test wrote; the first is the base"
+        )
+        parser.add_function_arguments(compare_runs, skip={"runs"})
+        compare_runs(**parser.parse_args(arguments[1:]).as_dict())
     else:
         run_cli(None if of_process else arguments)
 

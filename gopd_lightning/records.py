@@ -21,7 +21,8 @@ class Prompt:
     """One prompt, tokenised for the student and for every frozen model that reads it differently.
 
     Attributes:
-        uid: Number of the row among all rows of its split: stable, and part of every sampling seed.
+        uid: Number of the row, different for all rows of its split: stable, and part of every sampling seed.
+        id: What the row is called in its data set.
         domain: What the row is about; chooses the teacher and the verifier.
         dataset: Name of the data set that the row came from; validation figures are kept by it.
         text: The prompt as people read it (the rendered chat template when there is one).
@@ -33,6 +34,7 @@ class Prompt:
     """
 
     uid: int
+    id: str = ""
     domain: str
     dataset: str
     text: str
@@ -64,6 +66,25 @@ class Completion:
     version: int = 0
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What a verifier says of one response.
+
+    Attributes:
+        reward: Score in [0, 1]; 1 is right.
+        answer: The answer that was found in the response; None when there was none.
+        reason: Why it is not right, in a few words for people; "" where it is.
+        vote: What equal answers share, whatever their spelling, for maj@k; None where answers cannot be counted.
+        crashed: The verifier failed on this response, which then counts as wrong.
+    """
+
+    reward: float
+    answer: str | None = None
+    reason: str = ""
+    vote: str | None = None
+    crashed: bool = False
+
+
 @dataclass(kw_only=True, slots=True)
 class Row:
     """One prompt with one completion, and what was found out about it.
@@ -73,7 +94,7 @@ class Row:
         completion: The sampled (or, supervised, the given) response.
         sample: Which of the prompt's n samples this is.
         text: The response as text, special tokens left out.
-        reward: The verifier's score in [0, 1], or None when nobody asked.
+        verdict: What the verifier says, or None when nobody asked.
         advantage: Advantage of the whole response (GRPO); 0 elsewhere.
         scores: Per-token figures (response length,) filled in by the update, on the CPU: `student`, `teacher`,
             `reference` log-probs, `advantage`, `loss`, `weight`. For the rollout log.
@@ -83,9 +104,14 @@ class Row:
     completion: Completion
     sample: int = 0
     text: str = ""
-    reward: float | None = None
+    verdict: Verdict | None = None
     advantage: float = 0.0
     scores: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def reward(self) -> float | None:
+        """The verifier's score in [0, 1], or None when nobody asked."""
+        return None if self.verdict is None else self.verdict.reward
 
     @property
     def length(self) -> int:

@@ -15,6 +15,7 @@ from gopd_lightning.metrics_file import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(file.relative_to(CONFIGS).as_posix() for file in CONFIGS.rglob("*.yaml"))
+METHODS = [name for name in FILES if not name.startswith("eval/")]
 SPLITS = ("train", "val", "test", "predict")
 TESTS = json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [2]})
 
@@ -71,17 +72,18 @@ def test_head_comment_says_how_to_launch_and_on_what(name):
     head = list(takewhile(lambda line: line.startswith("#"), lines))
     assert any(line.startswith("# Hardware:") for line in head)
     launch = next(line for line in head if line.startswith("# Launch:"))
-    assert f"gopd fit --config configs/{name}" in launch
+    verb = "fit" if name in METHODS else "test"
+    assert f"gopd {verb} --config configs/{name}" in launch
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", METHODS)
 def test_strategy_is_the_sharded_one_or_none(name):
     strategy = read(name)["trainer"].get("strategy", {"class_path": "gopd_lightning.FSDP2", "init_args": {}})
     assert strategy["class_path"] == "gopd_lightning.FSDP2"
     FSDP2(**strategy["init_args"])
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", METHODS)
 def test_config_builds_and_trains_a_step_on_stand_ins(name, stand_ins, tmp_path, capsys):
     config = write(shrunk(name, stand_ins, tmp_path / "run"), tmp_path / "config.yaml")
     found = command(capsys, "fit", "--config", config)

@@ -1,5 +1,7 @@
 """Every command and snippet of the README is run: with fewer steps, in an empty folder, or as a dry run of make."""
 
+import glob
+import json
 import os
 import re
 import shlex
@@ -42,13 +44,19 @@ def short_copy(tmp_path, monkeypatch):
             source["limit"] = 8
     config["data"]["init_args"]["prompts_per_step"] = 8
     file.write_text(yaml.safe_dump(config))
+    file = tmp_path / "configs" / "eval" / "nano.yaml"
+    config = yaml.safe_load(file.read_text())
+    for source in config["data"]["init_args"]["test"]:
+        source["limit"] = 8
+    file.write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def run(line: str) -> int:
     try:
-        main(shlex.split(line)[1:])
+        words = [found for word in shlex.split(line)[1:] for found in sorted(glob.glob(word)) or [word]]
+        main(words)
     except SystemExit as leave:
         return int(leave.code or 0)
     return 0
@@ -61,12 +69,13 @@ def test_commands_are_found():
 
 def test_gopd_commands_run_in_the_order_of_the_readme(short_copy, capsys):
     for line in commands("gopd"):
-        if "mine.yaml" in line:
-            continue  # the snippet of "your own teachers" has its own test
+        if "mine.yaml" in line or "FOLDER" in line:
+            continue  # the snippet of "your own teachers" has its own test, and so has the self-test
         assert run(line) == 0, line
     assert (short_copy / "exported" / "model.safetensors").exists()
     for name in ("config.yaml", "metrics.csv", "results.json", "curves.png", "student/config.json"):
         assert (short_copy / "runs" / "multi_teacher_merge" / name).exists(), name
+    assert (short_copy / "comparison" / "comparison.md").exists()
 
 
 @pytest.mark.parametrize("line", commands("make"))
@@ -94,6 +103,23 @@ def test_your_own_teachers_snippet_trains(tmp_path, monkeypatch, capsys):
     base["trainer"]["callbacks"][0]["init_args"] = {"sampling": {"max_new_tokens": 8}}
     (tmp_path / "method.yaml").write_text(yaml.safe_dump(base))
     assert run("gopd fit --config method.yaml --config mine.yaml") == 0
+
+
+def test_your_own_reward_is_part_of_a_sum(short_copy, monkeypatch):
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", os.getcwd())])
+    code = next(block for block in blocks("python") if "my_rewards.py" in block)
+    (short_copy / "my_rewards.py").write_text(code)
+    assert len(code.splitlines()) <= 11  # "ten lines", and the name of the file
+    verifiers = yaml.safe_load(next(block for block in blocks("yaml") if "my_rewards" in block))["verifiers"]
+    config = yaml.safe_load((short_copy / "configs" / "eval" / "nano.yaml").read_text())
+    config["data"]["init_args"]["test"] = config["data"]["init_args"]["test"][:1]
+    config["trainer"]["callbacks"][0]["init_args"]["verifiers"] = verifiers
+    (short_copy / "mine.yaml").write_text(yaml.safe_dump(config))
+    assert run("gopd test --config mine.yaml") == 0
+    (file,) = short_copy.glob("runs/eval/base-*/math.jsonl")
+    rewards = {json.loads(line)["reward"] for line in file.read_text().splitlines()}
+    assert rewards <= {0.1, 1.0}  # all responses are short
+    assert len(rewards) == 2
 
 
 def test_python_snippets_print_what_they_say():

@@ -1,5 +1,6 @@
 """What plugs into Lightning's Trainer: rollouts, display, logs, plots, results, checkpoints on Ctrl-C, export."""
 
+from gopd_callbacks.evaluation import Evaluation
 from gopd_callbacks.graceful_stop import GracefulStop
 from gopd_callbacks.hf_export import HFExport
 from gopd_callbacks.plot import Plot
@@ -8,4 +9,14 @@ from gopd_callbacks.results import Baselines, Results
 from gopd_callbacks.rollout import Rollout
 from gopd_callbacks.rollout_log import RolloutLog
 
-__all__ = ["Baselines", "GracefulStop", "HFExport", "Plot", "Progress", "Results", "Rollout", "RolloutLog"]
+__all__ = [
+    "Baselines",
+    "Evaluation",
+    "GracefulStop",
+    "HFExport",
+    "Plot",
+    "Progress",
+    "Results",
+    "Rollout",
+    "RolloutLog",
+]

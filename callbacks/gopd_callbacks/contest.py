@@ -62,7 +62,7 @@ class Contest:
             self.engine,
             self.prompts,
             sampling,
-            (self.seed, "contest"),
+            (self.seed, "evaluation"),
             self.module.tokenizer,
             self.module.vocabulary,
             name,

@@ -1,7 +1,7 @@
 """What the progress display says: the state of a run as a panel of 80 columns, and as one plain line."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
@@ -69,6 +69,42 @@ class Counter:
 
 
 @dataclass
+class Tally(Counter):
+    """Samples of an evaluation, and how many of those that were graded are right.
+
+    Attributes:
+        graded: Samples graded so far.
+        rewards: Sum of their rewards.
+    """
+
+    graded: int = 0
+    rewards: float = 0.0
+
+    def restart(self, total: int) -> None:
+        """Begin to count from nothing.
+
+        Args:
+            total: How many samples there will be.
+        """
+        self.total, self.done, self.graded, self.rewards = total, 0, 0, 0.0
+        self.began = time.perf_counter()
+
+    def count(self, rewards: Sequence[float]) -> None:
+        """Count graded samples.
+
+        Args:
+            rewards: Their rewards.
+        """
+        self.graded += len(rewards)
+        self.rewards += sum(rewards)
+
+    @property
+    def accuracy(self) -> str:
+        """The running accuracy in words."""
+        return f"accuracy so far {self.rewards / self.graded:.1%} of {self.graded:,}" if self.graded else ""
+
+
+@dataclass
 class State:
     """All that the display knows.
 
@@ -94,7 +130,7 @@ def panel(state: State) -> RenderableType:
     parts: list[RenderableType] = [_bars(state)]
     if domains := domains_of(state.metrics):
         parts.append(_domains(state, domains))
-    if footer := _footer(state.metrics):
+    if footer := _footer(state):
         parts.append(Text(" " + footer, style="dim"))
     return Group(*parts)
 
@@ -108,7 +144,7 @@ def plain_line(state: State) -> str:
     main = state.main
     head = f"{main.title} {main.of}, {_clock(main.elapsed)} elapsed, {_clock(main.remaining)} left"
     domains = [_domain_words(state, domain) for domain in domains_of(state.metrics)]
-    return " | ".join([head, *domains, *filter(None, [_footer(state.metrics)])])
+    return " | ".join([head, *domains, *filter(None, [_footer(state)])])
 
 
 def _bars(state: State) -> Table:
@@ -160,8 +196,11 @@ def _domain_words(state: State, domain: str) -> str:
     return " ".join(words)
 
 
-def _footer(metrics: Mapping[str, float]) -> str:
-    return " · ".join(form.format(metrics[name]) for name, form in FOOTER.items() if name in metrics)
+def _footer(state: State) -> str:
+    words = [form.format(state.metrics[name]) for name, form in FOOTER.items() if name in state.metrics]
+    if isinstance(state.main, Tally) and state.main.accuracy:
+        words.append(state.main.accuracy)
+    return " · ".join(words)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from rich.live import Live
 
 from gopd_callbacks.figures import read_baselines
-from gopd_callbacks.panel import Counter, State, panel, plain_line
+from gopd_callbacks.panel import Counter, State, Tally, panel, plain_line
 from gopd_lightning.errors import InputError
 
 
@@ -103,12 +103,24 @@ class Progress(ProgressBar):
     # Testing and prediction
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the display."""
-        self._open(Counter("testing", sum(trainer.num_test_batches)))
+        """Open the display: samples where a callback counts them, else batches."""
+        tallies = [tally for tally in (getattr(c, "tally", None) for c in trainer.callbacks) if tally is not None]
+        self._open(tallies[0] if tallies else Counter("testing", sum(trainer.num_test_batches)))
 
-    def on_test_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Count a batch."""
-        self._count_batch()
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count a batch, or say what has been counted."""
+        if self._state is None or not isinstance(self._state.main, Tally):
+            self._count_batch()
+        elif (batch_idx + 1) % self._plain_every == 0 or batch_idx + 1 == sum(trainer.num_test_batches):
+            self._say(plain_line(self._state))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the last state on the screen."""

@@ -1,17 +1,17 @@
 """The rollout: sampled, verified and written into the batch before the module's step sees it."""
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from gopd_callbacks.grading import Grading
 from gopd_callbacks.rollout_log import write_rows
 from gopd_lightning.errors import InputError
-from gopd_lightning.records import Batch, Prompt, Row, run_seed
-from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine, grade, sample_rows
+from gopd_lightning.records import Batch, Row, run_seed
+from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine, sample_rows
 from gopd_lightning.verifiers import Verifier
 
 
@@ -52,6 +52,7 @@ class Rollout(Callback):
         self.sampling = sampling or Sampling()
         self.eval_sampling = eval_sampling or self.sampling
         self.verifiers = verifiers or {}
+        self.grading = Grading(self.verifiers)
         self.verify_training = verify_training
         self.seed = run_seed(seed)
         self._predicted: list[Row] = []
@@ -70,21 +71,22 @@ class Rollout(Callback):
         """
         module: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        needs_rewards = "rewards" in module.objective.needs
-        verifies = needs_rewards or (self.verify_training and bool(module.objective.needs))
+        needs_rewards = "rewards" in module.needs
+        verifies = needs_rewards or (self.verify_training and bool(module.needs))
         if stage == "fit":
             module.check_sampling(self.sampling)
         self._check_room(module.config, data.max_prompt_tokens)
         for split, prompts in data.prompts.items():
             graded = split in ("val", "test") or (split == "train" and verifies)
-            self._check_answers(prompts if graded else (), must=needs_rewards and split == "train")
+            self.grading.check(prompts if graded else (), must=needs_rewards and split == "train")
+        self.grading.start({prompt.domain for prompts in data.prompts.values() for prompt in prompts})
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Fill the batch with the rollout of this step, unless its rows are given."""
         module: Any = pl_module
-        if not module.objective.needs:  # supervised rows bring their responses
+        if not module.needs:  # supervised rows bring their responses
             return
-        verify = self.verify_training or "rewards" in module.objective.needs
+        verify = self.verify_training or "rewards" in module.needs
         self._fill(trainer, module, batch, self.sampling, trainer.global_step, verify)
 
     def on_train_batch_end(
@@ -164,7 +166,7 @@ class Rollout(Callback):
         self.engine.sleep()
         sampled = time.perf_counter()
         if verify:
-            grade(batch.rows, self.verifiers)
+            self.grading(batch.rows)
         batch.info |= {"rollout_s": sampled - began, "verify_s": time.perf_counter() - sampled}
 
     def _check_room(self, config: Any, max_prompt_tokens: int) -> None:
@@ -176,15 +178,3 @@ class Rollout(Callback):
                 f"data.max_prompt_tokens ({max_prompt_tokens}) + sampling.max_new_tokens ({longest}) exceed the "
                 f"student's context of {room} tokens: lower one of them"
             )
-
-    def _check_answers(self, prompts: Sequence[Prompt], must: bool) -> None:
-        """Check every ground truth, and that domains which must be verified have a verifier."""
-        for prompt in prompts:
-            verifier = self.verifiers.get(prompt.domain)
-            if verifier is not None:
-                verifier.check(prompt)
-            elif must:
-                raise InputError(
-                    f"{prompt.source}: the objective needs rewards and the domain {prompt.domain!r} has no "
-                    "verifier: add one to Rollout's `verifiers`"
-                )

@@ -12,7 +12,7 @@ from gopd_lightning.data.loader import EvalLoader, PromptLoader
 from gopd_lightning.data.rows import RawRow
 from gopd_lightning.data.sources import SourceSpec, read_rows
 from gopd_lightning.errors import InputError
-from gopd_lightning.records import Prompt, run_seed
+from gopd_lightning.records import Prompt, run_seed, seed_of
 
 STUDENT = "student"
 _SPLITS = {"fit": ("train", "val", "test"), "validate": ("val",), "test": ("test",), "predict": ("predict",)}
@@ -37,6 +37,8 @@ class PromptData(LightningDataModule):
         prompts_per_step: Prompts of one optimizer step, over all ranks.
         eval_batch_size: Prompts of one evaluation batch, over all ranks.
         max_prompt_tokens: Longer prompts are dropped and counted, whichever model reads them as longer.
+        sets_folder: Folder with files of the evaluation sets that sources name by `set`; null takes them from
+            installed packages and the Hugging Face hub.
         seed: Seed of the order of the training prompts; null takes `seed_everything`.
     """
 
@@ -49,6 +51,7 @@ class PromptData(LightningDataModule):
         prompts_per_step: int = 64,
         eval_batch_size: int = 256,
         max_prompt_tokens: int = 2048,
+        sets_folder: str | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
@@ -56,6 +59,7 @@ class PromptData(LightningDataModule):
         self.prompts_per_step = prompts_per_step
         self.eval_batch_size = eval_batch_size
         self.max_prompt_tokens = max_prompt_tokens
+        self.sets_folder = sets_folder
         self.seed = run_seed(seed)
         self.prompts: dict[str, list[Prompt]] = {}
         self.dropped: dict[str, int] = {}
@@ -120,7 +124,7 @@ class PromptData(LightningDataModule):
         return self.trainer
 
     def _read(self, split: str) -> None:
-        specs = self.specs[split]
+        specs = [spec.located(self.sets_folder) for spec in self.specs[split]]
         if split != "train":
             _check_names(split, specs)
         rows = [list(read_rows(spec)) for spec in specs]
@@ -129,12 +133,15 @@ class PromptData(LightningDataModule):
         supervised = all(row.response is not None for source in rows for row in source)
         prompts: list[list[Prompt]] = []
         dropped: Counter[str] = Counter()
-        uid = 0
+        read: Counter[str] = Counter()
         for spec, source in zip(specs, rows, strict=True):
+            # A training row is numbered among all of its split; an evaluated one within its own data set, so that
+            # its samples' seeds do not depend on what else is evaluated.
+            uid = read.total() if split == "train" else seed_of(spec.dataset) % 2**40 + read[spec.dataset]
             built = build_prompts(source, module.encoders, spec.dataset, uid, supervised)
             prompts.append(self._short_enough(built, spec))
             dropped[spec.dataset] += len(built) - len(prompts[-1])
-            uid += len(source)
+            read[spec.dataset] += len(source)
         self.prompts[split] = [prompt for source in prompts for prompt in source]
         self._report(split, +dropped)
         if split == "train":
@@ -182,6 +189,7 @@ def build_prompts(
     return [
         Prompt(
             uid=first_uid + i,
+            id=row.id,
             domain=row.domain,
             dataset=dataset,
             text=own[i][1],

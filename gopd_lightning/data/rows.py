@@ -15,6 +15,7 @@ class RawRow:
     """A row as its file gives it, before any tokenizer has seen it.
 
     Attributes:
+        id: The row's own name, or its number.
         prompt: Text, or chat messages with `role` and `content`.
         domain: What the row is about.
         answer: Ground truth for the verifier; anything that is not text stands here as JSON.
@@ -22,6 +23,7 @@ class RawRow:
         source: File and row, for error messages.
     """
 
+    id: str
     prompt: str | Messages
     domain: str
     answer: str | None
@@ -32,8 +34,9 @@ class RawRow:
 def parse_row(row: Any, domain: str | None, source: str) -> RawRow:
     """Check one row and take the fields that gopd knows.
 
-    Flat fields are `prompt`, `domain`, `answer`, `response`. Of verl's, `reward_model.ground_truth` is the
-    answer, `extra_info.opd_teacher` the domain, and `ability` the domain when nothing else names one.
+    Flat fields are `id`, `prompt`, `domain`, `answer`, `response`. Of verl's, `reward_model.ground_truth` is the
+    answer, `extra_info.opd_teacher` the domain, and `ability` the domain when nothing else names one. A row
+    without an `id` takes the last word of `source`, its number.
 
     Args:
         row: The row, an object with string keys.
@@ -49,6 +52,7 @@ def parse_row(row: Any, domain: str | None, source: str) -> RawRow:
     if not isinstance(row, Mapping):
         raise InputError(f"{source}: expected an object with a `prompt`, found {type(row).__name__}")
     return RawRow(
+        id=str(source.rpartition(" ")[2] if row.get("id") is None else row["id"]),
         prompt=_prompt(row.get("prompt"), source),
         domain=_domain(row, domain, source),
         answer=_answer(row, source),

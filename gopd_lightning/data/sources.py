@@ -1,17 +1,19 @@
 """Where prompts come from: JSONL, parquet, and Hugging Face data sets, each row with its file and number."""
 
+import gzip
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from gopd_lightning.data.rows import RawRow, parse_row
+from gopd_lightning.data.sets import EvalSet, eval_set
 from gopd_lightning.errors import InputError
 
-_TEXT = {".jsonl", ".json", ".ndjson"}
+_TEXT = {".jsonl", ".json", ".ndjson", ".gz"}
 _FILES = _TEXT | {".parquet"}
 
 
@@ -20,32 +22,59 @@ class SourceSpec:
     """One data set of a split.
 
     Args:
-        path: JSONL or parquet file, a data set folder, or the id of a data set on the Hugging Face hub.
+        path: JSONL (also gzipped) or parquet file, a data set folder, or the id of a data set on the Hugging Face hub.
+        set: An evaluation set by name (`aime24`, `mbpp_plus`, ...: see data/sets.yaml), whose rows are read and asked
+            in its own way; `path` is then needed only where its rows lie in a place of their own.
         domain: Domain of rows that name none; rows that name another are an error.
-        name: What its figures are called; by default the file's name without its ending.
+        name: What its figures are called; by default the set's name, or the file's without its ending.
         weight: Share of a training step's prompts, relative to the other sources.
         limit: Rows to read at most; None reads all.
         split: Split of a data set folder or hub id.
+        template: What the model is asked instead of the set's own text; {problem} and {starter_code} are filled in.
+        chat: Ask as a user message through the chat template; False gives a set's prompts as plain text.
+        corrections: Right answers by row id, for rows whose answer in the file is broken.
     """
 
-    path: str
+    path: str | None = None
+    set: str | None = None
     domain: str | None = None
     name: str | None = None
     weight: float = 1.0
     limit: int | None = None
     split: str = "train"
+    template: str | None = None
+    chat: bool = True
+    corrections: dict[str, str] = field(default_factory=dict)
 
     @property
     def dataset(self) -> str:
         """The name, or what stands in for it."""
-        return self.name or Path(self.path).stem
+        return self.name or self.set or Path(self.path or "unnamed").stem
+
+    def located(self, folder: str | None) -> "SourceSpec":
+        """This source with its `path`, split and domain filled in from its evaluation set.
+
+        Args:
+            folder: Where files of evaluation sets are looked for first.
+
+        Raises:
+            InputError: An unknown set, one that is nowhere, or a source with neither path nor set.
+        """
+        if self.set is None:
+            if self.path is None:
+                raise InputError("a source has neither `path` nor `set`; name one of them")
+            return self
+        found = eval_set(self.set)
+        path = self.path or found.locate(folder)
+        split = found.split if path == found.hub else self.split
+        return replace(self, path=path, split=split, domain=self.domain or found.domain)
 
 
 def read_rows(spec: SourceSpec) -> Iterator[RawRow]:
     """Read the rows of one source in their order.
 
     Args:
-        spec: What to read.
+        spec: What to read; a named set must have been `located`.
 
     Yields:
         Checked rows; `source` counts rows (lines of text files) from 1.
@@ -54,12 +83,27 @@ def read_rows(spec: SourceSpec) -> Iterator[RawRow]:
         InputError: The file is missing, empty or malformed, or a row or a setting cannot be used.
     """
     _check(spec)
+    named = eval_set(spec.set) if spec.set else None
+    unused = dict(spec.corrections)
     empty = True
     for source, row in islice(_numbered(spec), spec.limit):
         empty = False
-        yield parse_row(row, spec.domain, source)
+        fields = _of_set(named, spec, row, source) if named else row
+        parsed = parse_row(fields, spec.domain, source)
+        if parsed.id in unused:
+            parsed = replace(parsed, answer=unused.pop(parsed.id))
+        yield parsed if parsed.id == source.rpartition(" ")[2] else replace(parsed, source=f"{source} (id {parsed.id})")
     if empty:
         raise InputError(f"{spec.path}: the data set is empty")
+    if unused and spec.limit is None:
+        raise InputError(f"{spec.path}: corrections names the id {next(iter(unused))!r}, which no row has")
+
+
+def _of_set(named: EvalSet, spec: SourceSpec, row: Any, source: str) -> Mapping[str, Any]:
+    fields = named.read(row, spec.template, source)
+    if spec.chat:
+        fields["prompt"] = [{"role": "user", "content": fields["prompt"]}]
+    return fields
 
 
 def _check(spec: SourceSpec) -> None:
@@ -70,8 +114,8 @@ def _check(spec: SourceSpec) -> None:
 
 
 def _numbered(spec: SourceSpec) -> Iterator[tuple[str, Any]]:
-    path = Path(spec.path)
-    if path.suffix in _FILES and not path.is_dir():
+    path = Path(spec.path or "")
+    if path.suffix in _FILES and not str(spec.path).startswith("hf://") and not path.is_dir():
         if not path.is_file():
             raise InputError(f"{spec.path}: no such file")
         return _json_lines(path) if path.suffix in _TEXT else _parquet(path)
@@ -79,7 +123,7 @@ def _numbered(spec: SourceSpec) -> Iterator[tuple[str, Any]]:
 
 
 def _json_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as lines:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
@@ -105,8 +149,13 @@ def _parquet(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _hugging_face(spec: SourceSpec) -> Iterator[tuple[str, Any]]:
-    path = Path(spec.path)
-    if not path.is_dir() and (path.is_absolute() or spec.path.startswith(".") or len(path.parts) > 2):
+    path = Path(spec.path or "")
+    remote = str(spec.path).startswith("hf://")
+    if (
+        not remote
+        and not path.is_dir()
+        and (path.is_absolute() or str(spec.path).startswith(".") or len(path.parts) > 2)
+    ):
         raise InputError(f"{spec.path}: no such file or folder")
     for number, row in enumerate(_load(spec), start=1):
         yield f"{spec.path}[{spec.split}] row {number}", row
@@ -115,12 +164,14 @@ def _hugging_face(spec: SourceSpec) -> Iterator[tuple[str, Any]]:
 def _load(spec: SourceSpec) -> Any:
     import datasets  # imports pandas and more: only for those who need it
 
-    folder = Path(spec.path)
+    folder = Path(spec.path or "")
     try:
+        if str(spec.path).startswith("hf://"):  # one file of a data set's repository
+            return datasets.load_dataset("json", data_files=spec.path, split="train")
         if (folder / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(spec.path)[spec.split]
+            return datasets.load_from_disk(str(folder))[spec.split]
         if (folder / "state.json").is_file():
-            return datasets.load_from_disk(spec.path)
+            return datasets.load_from_disk(str(folder))
         return datasets.load_dataset(spec.path, split=spec.split)
     except Exception as error:  # whatever the library, the network or a data set's files raise
         kind = type(error).__name__

@@ -29,6 +29,21 @@ def adapter_base(path: str) -> str | None:
     return str(beside) if not Path(base).exists() and beside.exists() else base
 
 
+def model_folder(path: str) -> str:
+    """The model of a run when `path` is a run folder, else `path` itself.
+
+    Raises:
+        InputError: A run folder that has not exported its student.
+    """
+    folder = Path(path)
+    if not (folder / "config.yaml").is_file() or (folder / "config.json").is_file():
+        return path
+    if not (folder / "student").is_dir():
+        hint = f"write it with `gopd export {path} OUT` and name OUT instead"
+        raise InputError(f"{path} is a run folder without a `student` folder: {hint}")
+    return str(folder / "student")
+
+
 def base_path(path: str) -> str:
     """The path of the full model behind `path`: its base when it is an adapter, else itself."""
     return adapter_base(path) or path

@@ -2,6 +2,7 @@
 
 from gopd_lightning.modules.gopd import GOPD
 from gopd_lightning.modules.grpo import GRPO
+from gopd_lightning.modules.policy import Policy
 from gopd_lightning.modules.sft import SFT
 
-__all__ = ["GOPD", "GRPO", "SFT"]
+__all__ = ["GOPD", "GRPO", "SFT", "Policy"]

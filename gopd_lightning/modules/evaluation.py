@@ -3,26 +3,33 @@
 from collections.abc import Iterable, Sequence
 
 import torch
+from torchmetrics import MaxMetric
 
-from gopd_lightning.metrics import AvgAtK, PassAtK, TokenMean
+from gopd_lightning.metrics import (
+    AvgAtK,
+    CrashedShare,
+    Figure,
+    MajAtK,
+    PassAtK,
+    ProblemMetric,
+    ResponseLength,
+    TruncationRate,
+)
 from gopd_lightning.records import Prompt, Row, groups
 
 
 class EvaluationMetrics:
-    """avg@k and pass@k, response length and share of truncated responses of every data set.
+    """avg@k, pass@k, maj@k, response length, share of truncated and of crashed responses of every data set.
 
     Args:
         prompts: All prompts of the split on all ranks: they name the data sets, so that every rank counts
-            the same ones and the ranks' sums can be added up.
+            the same ones and the ranks' values can be put together.
+        device: Where the ranks' values meet: a GPU where the ranks talk over NCCL.
     """
 
-    def __init__(self, prompts: Iterable[Prompt]) -> None:
+    def __init__(self, prompts: Iterable[Prompt], device: torch.device | str = "cpu") -> None:
         self.datasets = sorted({prompt.dataset for prompt in prompts})
-        self._average = {name: AvgAtK() for name in self.datasets}
-        self._length = {name: TokenMean() for name in self.datasets}
-        self._truncated = {name: TokenMean() for name in self.datasets}
-        self._pass: dict[str, PassAtK] = {}
-        self.samples = 0
+        self._metrics = {name: _SetMetrics(torch.device(device)) for name in self.datasets}
 
     def update(self, rows: Sequence[Row]) -> None:
         """Count rows; the samples of one prompt must stand side by side.
@@ -31,42 +38,94 @@ class EvaluationMetrics:
             rows: Graded rows. Rows that nobody graded count towards length and truncation only.
         """
         for group in groups(rows):
-            self._count(group)
+            self._metrics[group[0].prompt.dataset].update(group)
 
     def compute(self, prefix: str) -> dict[str, float]:
-        """The figures over all ranks.
+        """The figures over all ranks, for logging: means only (a collective).
 
         Args:
             prefix: Split: the keys are `<prefix>/<data set>/<figure>`.
         """
-        figures = {}
-        for name in self.datasets:
-            head = f"{prefix}/{name}"
-            if self.samples:
-                figures[f"{head}/avg@{self.samples}"] = float(self._average[name].compute())
-                if self.samples > 1:
-                    figures[f"{head}/pass@{self.samples}"] = float(self._pass[name].compute())
-            figures[f"{head}/length"] = float(self._length[name].compute())
-            figures[f"{head}/truncated"] = float(self._truncated[name].compute())
-        return figures
+        return {
+            f"{prefix}/{name}/{figure}": float(metric.compute())
+            for name, metrics in self._metrics.items()
+            for figure, metric in metrics.logged().items()
+            if metrics.has(metric)
+        }
 
-    def _count(self, rows: list[Row]) -> None:
+    def figures(self, level: float = 0.95) -> dict[str, dict[str, Figure]]:
+        """The figures over all ranks with intervals over problems (a collective).
+
+        Args:
+            level: Of the intervals.
+
+        Returns:
+            By data set: avg@k, pass@ every power of two up to k and k itself, maj@k where answers have votes,
+            length (tokens), truncated and crashed. What needs a verifier is absent where nothing was graded.
+        """
+        return {
+            name: {figure: metric.figure(level) for figure, metric in metrics.all().items() if metrics.has(metric)}
+            for name, metrics in self._metrics.items()
+        }
+
+
+class _SetMetrics:
+    """The metrics of one data set."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._samples = MaxMetric().to(device)
+        self._samples.update(0)  # a data set without a verifier has no k
+        self._length = ResponseLength().to(device)
+        self._truncated = TruncationRate().to(device)
+        self._crashed = CrashedShare().to(device)
+        self._average = AvgAtK().to(device)
+        self._majority = MajAtK().to(device)
+        self._pass: dict[int, PassAtK] = {}
+
+    def update(self, rows: Sequence[Row]) -> None:
         """Count the samples of one prompt."""
-        name = rows[0].prompt.dataset
-        lengths = torch.tensor([float(len(row.completion.ids)) for row in rows])
-        cut = torch.tensor([float(not row.completion.finished) for row in rows])
-        self._length[name].update(lengths)
-        self._truncated[name].update(cut)
-        rewards = [row.reward for row in rows if row.reward is not None]
-        if not rewards:
+        responses = torch.tensor([len(rows)])
+        self._length.update(torch.tensor([sum(len(row.completion.ids) for row in rows)]), responses)
+        self._truncated.update(torch.tensor([sum(not row.completion.finished for row in rows)]), responses)
+        verdicts = [row.verdict for row in rows if row.verdict is not None]
+        if not verdicts:
             return
-        self._start(len(rewards))
-        count = torch.tensor([len(rewards)])
-        self._average[name].update(torch.tensor([sum(rewards)]), count)
-        self._pass[name].update(torch.tensor([sum(reward >= 1 for reward in rewards)]), count)
+        rewards = [verdict.reward for verdict in verdicts]
+        graded = torch.tensor([len(rewards)])
+        self._samples.update(len(rewards))
+        self._crashed.update(torch.tensor([sum(verdict.crashed for verdict in verdicts)]), graded)
+        self._average.update(torch.tensor([sum(rewards)], dtype=torch.float64), graded)
+        self._majority.update([[verdict.vote for verdict in verdicts]], [rewards])
+        self._start_pass(len(rewards))
+        for metric in self._pass.values():
+            metric.update(torch.tensor([sum(reward >= 1 for reward in rewards)]), graded)
 
-    def _start(self, samples: int) -> None:
+    def logged(self) -> dict[str, ProblemMetric]:
+        """What is logged at each validation, by name; the same on every rank (a collective)."""
+        k = int(self._samples.compute())
+        names = {f"avg@{k}", f"maj@{k}", "length", "truncated"} | ({f"pass@{k}"} if k > 1 else set())
+        return {name: metric for name, metric in self.all().items() if name in names}
+
+    def all(self) -> dict[str, ProblemMetric]:
+        """Every metric by name; the same on every rank, whatever a rank has seen itself (a collective)."""
+        k = int(self._samples.compute())
+        always: dict[str, ProblemMetric] = {"length": self._length, "truncated": self._truncated}
+        if not k:
+            return always
+        self._start_pass(k)
+        metrics: dict[str, ProblemMetric] = {f"avg@{k}": self._average}
+        metrics |= {f"pass@{size}": metric for size, metric in self._pass.items()}
+        if k > 1:
+            metrics[f"maj@{k}"] = self._majority
+        return metrics | always | {"crashed": self._crashed}
+
+    def has(self, metric: ProblemMetric) -> bool:
+        """Whether a metric is defined; only the vote may not be (a collective)."""
+        return metric is not self._majority or not bool(self._majority.compute().isnan())
+
+    def _start_pass(self, samples: int) -> None:
         """The first graded prompt tells k."""
-        if self.samples == 0:
-            self.samples = samples
-            self._pass = {name: PassAtK(samples) for name in self.datasets}
+        if not self._pass:
+            sizes = [2**power for power in range(samples.bit_length()) if 2**power < samples]
+            self._pass = {size: PassAtK(size).to(self._device) for size in (*sizes, samples)}

@@ -79,6 +79,11 @@ class OnPolicyModule(StudentModule):
 
     # Building
 
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the objective needs of each row."""
+        return self.objective.needs
+
     def trainable_parameters(self) -> list[nn.Parameter]:
         """The student's parameters that an optimizer may change."""
         assert self.student is not None

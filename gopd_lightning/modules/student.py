@@ -43,6 +43,11 @@ class StudentModule(LightningModule):
     # What the data module and the rollout callback ask, before any weights load
 
     @property
+    def needs(self) -> frozenset[str]:
+        """What training needs of each row (see `Objective.needs`); nothing here, where nothing is trained."""
+        return frozenset()
+
+    @property
     def domains(self) -> set[str] | None:
         """The domains that have a teacher; None when any domain will do."""
         return set(self.routing.routes) or None

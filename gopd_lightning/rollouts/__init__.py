@@ -1,7 +1,7 @@
 """Rollouts: the engine protocol, sampling, and the engines behind it."""
 
 from gopd_lightning.rollouts.engine import RolloutEngine, Sampling, Vocabulary
-from gopd_lightning.rollouts.rows import grade, sample_rows
+from gopd_lightning.rollouts.rows import grade, sample_pairs, sample_rows
 from gopd_lightning.rollouts.transformers_engine import TransformersEngine
 
-__all__ = ["RolloutEngine", "Sampling", "TransformersEngine", "Vocabulary", "grade", "sample_rows"]
+__all__ = ["RolloutEngine", "Sampling", "TransformersEngine", "Vocabulary", "grade", "sample_pairs", "sample_rows"]

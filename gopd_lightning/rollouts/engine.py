@@ -1,6 +1,6 @@
 """The rollout engine protocol and the sampling settings: what may stand behind the `Rollout` callback."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -8,6 +8,8 @@ from torch import nn
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.records import Completion, TokenIds
+
+Done = Callable[[int, Completion], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,12 @@ class RolloutEngine(Protocol):
         """
 
     def generate(
-        self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int], vocabulary: Vocabulary
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        vocabulary: Vocabulary,
+        done: Done | None = None,
     ) -> list[Completion]:
         """Sample `sampling.n` completions a prompt.
 
@@ -91,6 +98,7 @@ class RolloutEngine(Protocol):
             seeds: One seed a completion, `len(prompts) * sampling.n`; a completion depends on its prompt, the
                 weights and its seed, and not on what else is in the batch.
             vocabulary: Real vocabulary and stop ids.
+            done: Told each completion's number as soon as it is finished, so that a kill loses no finished one.
 
         Returns:
             Completions, the n of the first prompt first.

@@ -6,6 +6,7 @@ are done leave the batch and its cache.
 
 import copy
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from transformers import DynamicCache
 
 from gopd_lightning.records import Completion, TokenIds
 from gopd_lightning.rollouts.drawing import draw
-from gopd_lightning.rollouts.engine import Sampling, Vocabulary
+from gopd_lightning.rollouts.engine import Done, Sampling, Vocabulary
 
 _DROP_SHARE = 0.125  # copy the cache without its finished rows once this share of them is finished
 
@@ -44,7 +45,12 @@ class TransformersEngine:
 
     @torch.no_grad()
     def generate(
-        self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int], vocabulary: Vocabulary
+        self,
+        prompts: Sequence[TokenIds],
+        sampling: Sampling,
+        seeds: Sequence[int],
+        vocabulary: Vocabulary,
+        done: Done | None = None,
     ) -> list[Completion]:
         """See `RolloutEngine.generate`."""
         model = self._model
@@ -55,8 +61,10 @@ class TransformersEngine:
         try:
             for chunk in self._chunks(prompts, sampling):
                 rows = [i * sampling.n + k for i in chunk for k in range(sampling.n)]
-                decoder = _Decoder(model, sampling, vocabulary, torch.tensor([seeds[r] for r in rows]))
-                for row, found in zip(rows, decoder.run([prompts[i] for i in chunk], self.version), strict=True):
+                decoder = _Decoder(model, sampling, vocabulary, torch.tensor([seeds[r] for r in rows]), self.version)
+                if done is not None:
+                    decoder.done = partial(_tell, done, rows)
+                for row, found in zip(rows, decoder.run([prompts[i] for i in chunk]), strict=True):
                     completions[row] = found
         finally:
             model.train(training)
@@ -95,8 +103,10 @@ class TransformersEngine:
 class _Decoder:
     """Decodes one batch of prompts; rows are addressed by their number in the batch, samples side by side."""
 
-    def __init__(self, model: Any, sampling: Sampling, vocabulary: Vocabulary, seeds: Tensor) -> None:
+    def __init__(self, model: Any, sampling: Sampling, vocabulary: Vocabulary, seeds: Tensor, version: int) -> None:
         self.model = model
+        self.version = version
+        self.done: Done | None = None
         self.sampling = sampling
         self.vocabulary = vocabulary
         self.device = next(model.parameters()).device
@@ -109,7 +119,7 @@ class _Decoder:
         self.finished = torch.zeros(rows, dtype=torch.bool, device=self.device)
         self.alive = torch.arange(rows, device=self.device)  # rows still in the batch, in its order
 
-    def run(self, prompts: Sequence[TokenIds], version: int) -> list[Completion]:
+    def run(self, prompts: Sequence[TokenIds]) -> list[Completion]:
         """Read the prompts once, then draw token by token until every row is finished or cut."""
         logits, cache, mask = self._prefill(prompts)
         for position in range(self.sampling.max_new_tokens):
@@ -123,7 +133,9 @@ class _Decoder:
                 self.alive, drawn, mask = self.alive[keep], drawn[keep], mask[keep]
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = self._forward(drawn[:, None], mask, mask.sum(1, keepdim=True) - 1, cache)
-        return self._completions(version)
+        if self.done is not None:
+            self._report((~self.finished).nonzero().squeeze(-1))  # those cut at the limit
+        return self._completions(range(len(self.ids)))
 
     def _prefill(self, prompts: Sequence[TokenIds]) -> tuple[Tensor, DynamicCache, Tensor]:
         """Logits (rows, V), cache and mask (rows, L) after the left-padded prompts, each repeated n times."""
@@ -164,18 +176,28 @@ class _Decoder:
         stopped = rows[torch.isin(ids[going], self.stops)]
         self.finished[stopped] = True
         self.lengths[stopped] = position + 1
+        if self.done is not None:
+            self._report(stopped)
         return ids
 
-    def _completions(self, version: int) -> list[Completion]:
-        """The rows as records."""
-        columns = zip(
-            self.ids.tolist(),
-            self.logprobs.tolist(),
-            self.lengths.tolist(),
-            self.finished.tolist(),
-            strict=True,
-        )
+    def _report(self, rows: Tensor) -> None:
+        """Tell about rows that are finished."""
+        assert self.done is not None
+        numbers = rows.tolist()
+        for row, completion in zip(numbers, self._completions(numbers), strict=True):
+            self.done(row, completion)
+
+    def _completions(self, rows: Sequence[int]) -> list[Completion]:
+        """Rows as records."""
+        picked = torch.tensor(rows, dtype=torch.long, device=self.device)
+        tensors = (self.ids, self.logprobs, self.lengths, self.finished)
+        columns = zip(*(tensor[picked].tolist() for tensor in tensors), strict=True)
         return [
-            Completion(ids=ids[:length], logprobs=logprobs[:length], finished=finished, version=version)
+            Completion(ids=ids[:length], logprobs=logprobs[:length], finished=finished, version=self.version)
             for ids, logprobs, length, finished in columns
         ]
+
+
+def _tell(done: Done, rows: Sequence[int], row: int, completion: Completion) -> None:
+    """Hand on a row of a chunk under its number in the whole call."""
+    done(rows[row], completion)

@@ -4,5 +4,15 @@ from gopd_lightning.verifiers.boxed import MathVerifier, extract_boxed
 from gopd_lightning.verifiers.exact import ExactMatch
 from gopd_lightning.verifiers.program import ProgramVerifier, extract_program
 from gopd_lightning.verifiers.protocol import Verifier
+from gopd_lightning.verifiers.weighted import Part, WeightedSum
 
-__all__ = ["ExactMatch", "MathVerifier", "ProgramVerifier", "Verifier", "extract_boxed", "extract_program"]
+__all__ = [
+    "ExactMatch",
+    "MathVerifier",
+    "Part",
+    "ProgramVerifier",
+    "Verifier",
+    "WeightedSum",
+    "extract_boxed",
+    "extract_program",
+]

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from gopd_lightning.errors import InputError
-from gopd_lightning.records import Prompt
+from gopd_lightning.records import Prompt, Verdict
+from gopd_lightning.verifiers.protocol import Verifier
 
 
-class ExactMatch:
+class ExactMatch(Verifier):
     """Reward 1.0 when the response equals the answer, white space at both ends aside; else 0.0."""
 
     def __init__(self, ignore_case: bool = False) -> None:
@@ -29,7 +30,7 @@ class ExactMatch:
         if prompt.answer is None or not prompt.answer.strip():
             raise InputError(f"{prompt.source}: no answer; exact match needs a non-empty one in every row")
 
-    def verify(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+    def verify(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[Verdict]:
         """Grade a batch.
 
         Args:
@@ -37,13 +38,14 @@ class ExactMatch:
             responses: Response texts.
 
         Returns:
-            One reward, 0.0 or 1.0, a response.
+            One verdict a response.
         """
-        pairs = zip(prompts, responses, strict=True)
-        return [
-            float(prompt.answer is not None and self._normal(prompt.answer) == self._normal(response))
-            for prompt, response in pairs
-        ]
+        return [self._verdict(*pair) for pair in zip(prompts, responses, strict=True)]
+
+    def _verdict(self, prompt: Prompt, response: str) -> Verdict:
+        answer = self._normal(response)
+        right = prompt.answer is not None and self._normal(prompt.answer) == answer
+        return Verdict(reward=float(right), answer=answer, reason="" if right else "not the answer", vote=answer)
 
     def _normal(self, text: str) -> str:
         text = text.strip()

@@ -1,290 +1,318 @@
-"""Runs untrusted programs, one job at a time: a script of its own, started by `program_pool`.
+"""Runs untrusted programs, one job at a time: a script of its own, started by `sandbox`.
 
-Standard library only, and nothing of gopd: it runs as `python -I -S program_runner.py` with an empty
-environment. Jobs and results are JSON frames (four bytes of length, big endian) on stdin and stdout. A job is
-{"program", "fn_name" or null, "inputs", "cpu_seconds", "wall_seconds", "memory_mb"}; a result is {"error"}
-or {"outputs": [...]}: a JSON text or (without fn_name) a stdout for every test. Expected outputs stay away.
-Every program runs in a forked child: own session, resource limits, an empty folder, no network.
+Standard library only, and nothing of gopd: it runs as `python -s -S -P program_runner.py SANDBOX`. Jobs and answers
+are JSON frames (four bytes of length, big endian) on stdin and stdout.
+
+Three generations of processes share the work. The runner (process 1 of the sandbox) forks a keeper for every job
+and afterwards ends all that is left; it never reads a job, so that nothing of one job can be found by the next.
+The keeper reads a job, forks a child for every run of its program, and answers. The child becomes the program
+(`program_child`); it knows its inputs, and expected outputs are never sent here.
+
+A job is {"program", "fn_name" or null, "inputs", "cpu_seconds", "wall_seconds", "memory_mb"}. With fn_name each
+input is a list of encoded call arguments, and one child makes all the calls; without it each is the text of stdin,
+and every one gets its own child. Limits hold for one child. An answer is {"outputs", "error", "cpu_seconds"}: encoded
+values or the texts of stdout up to the first failure, and why it failed.
 """
 
-import builtins
 import contextlib
 import ctypes
 import gc
 import importlib
-import io
+import importlib.util
 import json
-import math
 import os
-import resource
-import shutil
 import signal
+import stat
 import struct
 import sys
 import tempfile
 import time
+import types
 import typing
-from collections.abc import Callable
 
 Job = dict[str, typing.Any]
 
-CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
-PR_SET_PDEATHSIG = 1
-NOBODY = 65534
+WARM = (
+    "abc ast bisect collections contextlib copy ctypes dataclasses datetime decimal enum fractions functools heapq io"
+    " itertools math operator queue random re statistics string textwrap threading time traceback typing"
+)
+ANSWERED, FAILED, ENDED = 0, 1, 2
 FILE_BYTES = 16 * 2**20
-OPEN_FILES = 64
-PROCESSES = 64
-CLOSED = ("socket.", "subprocess.", "ctypes.", "os.system", "os.exec", "os.spawn", "os.posix", "os.fork")
-SIGNALS = ("os.kill", "signal.pthread_kill")
-CHANGES = ("os.re", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.ch", "os.utime")
-WARM = "ast bisect collections copy decimal fractions functools heapq itertools operator random re string"
+VALUE_BYTES = 8 * 2**20
+ANSWER_BYTES = 64 * 2**20
+DEEPEST = 200
+CPU_OVERRUN = "killed: CPU time above {cpu_seconds:g} s"
+LOOK_SECONDS = 0.005
+CORES = os.cpu_count() or 1
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
 
 
-def main() -> None:
-    """Answer jobs until stdin ends, then remove the working folder."""
+class Run(typing.NamedTuple):
+    """What one child left: its outputs, why it failed (None: it did not) and its processor time in seconds."""
+
+    outputs: list[typing.Any]
+    error: str | None
+    cpu_seconds: float
+
+
+def main(sandbox: str) -> int:
+    """Answer jobs until stdin ends.
+
+    Args:
+        sandbox: "bubblewrap" or "weak": what this process was started in.
+
+    Returns:
+        The exit status: 0 when stdin has ended, 1 when a keeper failed.
+    """
     root = os.getcwd()
-    isolation = enter_namespaces()
-    drop = os.geteuid() == 0 and readable_to_nobody()
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    child = load("program_child").Child(sandbox == "weak", root, load)
+    set_process(PR_SET_DUMPABLE, 0)  # no other process may look into this one, or into those forked from it
     for name in WARM.split():  # imported once, so that no program waits for them
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    send({"isolation": isolation})
-    while (job := receive()) is not None:
-        send(run_job(job, root, drop))
-    shutil.rmtree(root, ignore_errors=True)
+    send({"sandbox": sandbox})
+    while True:
+        keeper = os.fork()
+        if keeper == 0:
+            keep(child, root)
+        status = os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1])
+        end_all()
+        empty(root)
+        if status == ENDED and sandbox == "weak":
+            os.rmdir(root)
+        if status != ANSWERED:
+            return int(status != ENDED)
+
+
+def load(name: str) -> types.ModuleType:
+    """Load a file that lies beside this one; its folder stays off the path of programs."""
+    spec = importlib.util.spec_from_file_location(name, os.path.join(os.path.dirname(__file__), name + ".py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def set_process(option: int, value: int) -> None:
+    """Set an option of this process where there is prctl (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def end_all() -> None:
+    """As process 1, kill whatever is left."""
+    with contextlib.suppress(ProcessLookupError, ChildProcessError):
+        if os.getpid() == 1:
+            os.kill(-1, signal.SIGKILL)
+        while os.waitpid(-1, 0):
+            pass
+
+
+def empty(root: str) -> None:
+    """Remove all that a folder holds, however deep: subfolders move up before they go, so that paths stay short."""
+    number = 0
+    while entries := list(os.scandir(root)):
+        for entry in entries:
+            if not entry.is_dir(follow_symlinks=False):
+                os.unlink(entry.path)
+                continue
+            os.chmod(entry.path, stat.S_IRWXU)
+            for inner in list(os.scandir(entry.path)):
+                number += 1
+                os.rename(inner.path, os.path.join(root, f".old{os.getpid()}.{number}"))
+            os.rmdir(entry.path)
+
+
+def keep(child: typing.Any, root: str) -> typing.NoReturn:
+    """Be the keeper of one job."""
+    code = FAILED
+    try:
+        set_process(PR_SET_PDEATHSIG, signal.SIGKILL)
+        job = receive()
+        if job is not None:
+            send(run_job(child, job, root))
+        code = ENDED if job is None else ANSWERED
+    finally:
+        os._exit(code)
 
 
 def send(message: Job) -> None:
     """Write one frame to stdout."""
     body = json.dumps(message).encode()
-    sys.stdout.buffer.write(struct.pack(">I", len(body)) + body)
-    sys.stdout.buffer.flush()  # a forked child must not find any of it
+    view = memoryview(struct.pack(">I", len(body)) + body)
+    while view:
+        view = view[os.write(1, view) :]
 
 
 def receive() -> Job | None:
     """Read one frame from stdin; None at its end."""
-    head = sys.stdin.buffer.read(4)
-    return json.loads(sys.stdin.buffer.read(struct.unpack(">I", head)[0])) if len(head) == 4 else None
+    head = read_exactly(4)
+    return json.loads(read_exactly(struct.unpack(">I", head)[0])) if len(head) == 4 else None
 
 
-def enter_namespaces() -> str:
-    """Leave the network (and, where allowed, the other processes) behind.
+def read_exactly(count: int) -> bytes:
+    """Read so many bytes of stdin, fewer only at its end."""
+    data = bytearray()
+    while len(data) < count and (piece := os.read(0, min(count - len(data), 2**20))):
+        data += piece
+    return bytes(data)
+
+
+def run_job(child: typing.Any, job: Job, root: str) -> Job:
+    """Run a program on its inputs, up to the first failure."""
+    outputs: list[typing.Any] = []
+    used, size, error = 0.0, 0, None
+    for test in [job["inputs"]] if job["fn_name"] else job["inputs"]:
+        run = run_once(child, job, test, root)
+        used += run.cpu_seconds
+        error = run.error
+        outputs += run.outputs
+        size += 0 if job["fn_name"] else sum(map(len, run.outputs))
+        if size > ANSWER_BYTES:
+            error = f"output above {ANSWER_BYTES // 2**20} MiB"
+        if error is not None:
+            break
+    return {"outputs": outputs, "error": error, "cpu_seconds": used}
+
+
+def run_once(child: typing.Any, job: Job, test: typing.Any, root: str) -> Run:
+    """Run the program in a child and collect what it left."""
+    folder = os.path.join(root, "work")
+    os.mkdir(folder, 0o700)
+    with blank(root) as stdin, blank(root) as stdout, blank(root) as report:
+        if not job["fn_name"]:
+            stdin.write(test.encode(errors="replace"))
+            stdin.seek(0)
+        pid = os.fork()
+        if pid == 0:
+            child.become_program(job, test, folder, (stdin.fileno(), stdout.fileno(), report.fileno()))
+        error, used = wait(pid, job)
+        empty(root)
+        return collect_values(job, report, error, used) if job["fn_name"] else collect_text(stdout, report, error, used)
+
+
+def blank(root: str) -> typing.IO[bytes]:
+    """An empty file without a name: in memory on Linux, where a full folder cannot hurt it."""
+    if sys.platform == "linux":
+        return open(os.memfd_create("gopd"), "w+b")
+    return tempfile.TemporaryFile(dir=root)
+
+
+def wait(pid: int, job: Job) -> tuple[str | None, float]:
+    """Wait for a child, and kill it when it overruns.
 
     Returns:
-        "network namespace", or "audit hook" where the kernel refuses and only the hook closes the network.
+        What ended it (None: itself, well) and its processor time in seconds.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    unshare = getattr(libc, "unshare", None)
-    users = (0, CLONE_NEWUSER) if os.geteuid() == 0 else (CLONE_NEWUSER,)
-    for processes in (CLONE_NEWPID, 0):
-        for user in users:
-            if unshare is not None and unshare(user | CLONE_NEWNET | processes) == 0:
-                if processes:
-                    become_first_process(libc)
-                return "network namespace"
-    return "audit hook"
+    overrun: list[str] = []
+    end = time.monotonic() + job["wall_seconds"]
+
+    def look(*_: object) -> None:
+        left = job["cpu_seconds"] - processor_seconds(pid), end - time.monotonic()
+        if min(left) > 0:  # its threads use up the time together, on all cores at most
+            signal.setitimer(signal.ITIMER_REAL, max(LOOK_SECONDS, min(left[0] / CORES, left[1])))
+            return
+        overrun.append(CPU_OVERRUN if left[0] <= 0 else "killed: ran for {wall_seconds:g} s")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, look)
+    look()
+    _, status, usage = os.wait4(pid, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    used = usage.ru_utime + usage.ru_stime
+    return reason(os.waitstatus_to_exitcode(status), used, overrun, job), used
 
 
-def become_first_process(libc: ctypes.CDLL) -> None:
-    """Continue as process 1 of the new process namespace: no program sees, or outlives, anything else."""
-    child = os.fork()
-    if child:
-        os.close(0)
-        os.close(1)
-        os.waitpid(child, 0)
-        os._exit(0)
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def processor_seconds(pid: int) -> float:
+    """Exact processor time of a running process; the kernel's own limit counts in ticks, which load distorts."""
+    if sys.platform != "linux":
+        return 0.0
+    try:
+        return time.clock_gettime((~pid << 3) | 2)  # the process's CPU clock (see clock_getcpuclockid)
+    except OSError:
+        return 0.0  # it has ended
 
 
-def readable_to_nobody() -> bool:
-    """Tell whether the standard library can still be imported after giving up root."""
-    child = os.fork()
-    if child == 0:
+def reason(code: int, used: float, overrun: list[str], job: Job) -> str | None:
+    """Why a child failed, in words; None when it did not."""
+    if overrun:
+        return overrun[0].format(**job)
+    if used > job["cpu_seconds"]:
+        return CPU_OVERRUN.format(**job)
+    if code < 0:
+        return f"killed by signal {-code}"
+    return f"exit status {code}" if code else None
+
+
+def collect_text(stdout: typing.IO[bytes], report: typing.IO[bytes], error: str | None, used: float) -> Run:
+    """The stdout of a script, unless it failed; its report holds only an error."""
+    stdout.seek(0)
+    data = stdout.read(FILE_BYTES + 1)
+    lines, _ = read_report(report)
+    if len(data) >= FILE_BYTES:
+        return Run([], f"output above {FILE_BYTES // 2**20} MiB", used)
+    if error is not None:
+        told = next((line["error"] for line in lines if isinstance(line.get("error"), str)), None)
+        return Run([], words(told) if told and error.startswith("exit status") else error, used)
+    return Run([data.decode(errors="replace")], None, used)
+
+
+def collect_values(job: Job, report: typing.IO[bytes], error: str | None, used: float) -> Run:
+    """The values of the calls that were made, and what stopped them."""
+    lines, trouble = read_report(report)
+    values = [line["value"] for line in lines if "value" in line][: len(job["inputs"])]
+    told = next((line["error"] for line in lines if isinstance(line.get("error"), str)), None)
+    if len(values) == len(job["inputs"]) and not (error or told or trouble):
+        return Run(values, None, used)
+    if error is None or error.startswith("exit status"):
+        error = words(told) if told else trouble or error or "exited before the last test"
+    return Run(values, error, used)
+
+
+def read_report(report: typing.IO[bytes]) -> tuple[list[Job], str | None]:
+    """Lines that a child wrote, as far as they are in order, and what is wrong with the rest."""
+    report.seek(0)
+    data = report.read(VALUE_BYTES + 1)
+    if len(data) > VALUE_BYTES:
+        return [], f"output above {VALUE_BYTES // 2**20} MiB"
+    lines: list[Job] = []
+    for text in data.split(b"\n")[:-1]:
         try:
-            become_nobody()
-            os._exit(0 if os.access(os.__file__, os.R_OK) else 1)
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+            line = json.loads(text)
+        except (ValueError, RecursionError):
+            return lines, "unreadable value"
+        if not isinstance(line, dict) or not shallow(line):
+            return lines, f"value nested deeper than {DEEPEST}"
+        lines.append(line)
+    return lines, None
 
 
-def become_nobody() -> None:
-    """Give up root for good."""
-    os.setgroups([])
-    os.setresgid(NOBODY, NOBODY, NOBODY)
-    os.setresuid(NOBODY, NOBODY, NOBODY)
+def shallow(value: typing.Any) -> bool:
+    """Whether whoever reads a value can walk it by recursion."""
+    layer = [value]
+    for _ in range(DEEPEST):
+        layer = [item for one in layer if isinstance(one, list | dict) for item in inside(one)]
+        if not layer:
+            return True
+    return False
 
 
-def run_job(job: Job, root: str, drop: bool) -> Job:
-    """Run a program on its tests: all calls of a function in one process, every stdin test in its own."""
-    tests = [job["inputs"]] if job["fn_name"] else job["inputs"]
-    outputs: list[str] = []
-    try:
-        for test in tests:
-            outputs.append(run_once(job, test, root, drop))
-        return {"outputs": json.loads(outputs[0]) if job["fn_name"] else outputs}
-    except RuntimeError as error:
-        return {"error": str(error)}
-    except (ValueError, RecursionError):
-        return {"error": "unreadable result"}
+def inside(value: list[typing.Any] | Job) -> typing.Iterable[typing.Any]:
+    """The items of a list or dict that may have items of their own."""
+    items = value.values() if isinstance(value, dict) else value
+    return [item for item in items if isinstance(item, list | dict)]
 
 
-def run_once(job: Job, test: typing.Any, root: str, drop: bool) -> str:
-    """Run the program in a child and return what it wrote.
-
-    Raises:
-        RuntimeError: It did not end by itself and well.
-    """
-    folder = tempfile.mkdtemp(dir=root)
-    os.chmod(folder, 0o777)
-    try:
-        with tempfile.TemporaryFile(dir=root) as result, tempfile.TemporaryFile(dir=root) as stdin:
-            if not job["fn_name"]:
-                stdin.write(test.encode())
-                stdin.seek(0)
-            child = os.fork()
-            if child == 0:
-                run_child(job, test, folder, (stdin.fileno(), result.fileno()), drop)
-            wait(child, job["wall_seconds"])
-            result.seek(0)
-            return result.read(FILE_BYTES).decode(errors="replace")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait(child: int, wall_seconds: float) -> None:
-    """Wait for a child, then end everything that it started.
-
-    Raises:
-        RuntimeError: It ran into the limit, or its exit status is not 0.
-    """
-    deadline = time.monotonic() + wall_seconds
-    look = os.WEXITED | os.WNOHANG | os.WNOWAIT  # not reaped yet, so that its group keeps its number
-    while (ended := os.waitid(os.P_PID, child, look)) is None and (left := deadline - time.monotonic()) > 0:
-        signal.sigtimedwait({signal.SIGCHLD}, left)
-    status = end_all(child)
-    if ended is None:
-        raise RuntimeError(f"ran for {wall_seconds} s")
-    if status:
-        raise RuntimeError(f"exit status {os.waitstatus_to_exitcode(status)}")
-
-
-def end_all(child: int) -> int:
-    """Kill the child's group, and as process 1 whatever left the group; return the child's status."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    with contextlib.suppress(ProcessLookupError, ChildProcessError):
-        if os.getpid() == 1 and os.getppid() == 0:
-            os.kill(-1, signal.SIGKILL)
-            while os.waitpid(-1, 0):
-                pass
-    return status
-
-
-def run_child(job: Job, test: typing.Any, folder: str, files: tuple[int, int], drop: bool) -> typing.NoReturn:
-    """Become the program; never returns to the runner's own code."""
-    code = 1
-    try:  # whatever a program raises is its own failure
-        confine(job, folder, files, drop)
-        code = call_function(job, test) if job["fn_name"] else run_script(job)
-    finally:
-        os._exit(code)
-
-
-def confine(job: Job, folder: str, files: tuple[int, int], drop: bool) -> None:
-    """Own session, limits, folder, and streams: 0, 1, 2 and, for a function task, 3 for its result."""
-    os.setsid()
-    os.chdir(folder)
-    stdin, result = (os.dup(number) for number in files)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    for target, origin in ((0, stdin), (1, nothing if job["fn_name"] else result), (2, nothing)):
-        os.dup2(origin, target)
-    if job["fn_name"]:
-        os.dup2(result, 3)
-    os.closerange(4 if job["fn_name"] else 3, 1024)
-    limit_resources(job, drop)
-    os.environ.clear()
-    sys.argv = ["program.py"]
-    sys.path.insert(0, "")
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-    sys.addaudithook(guard(os.path.realpath(folder)))
-
-
-def limit_resources(job: Job, drop: bool) -> None:
-    """Set the resource limits and give up root where that is possible."""
-    seconds = math.ceil(job["cpu_seconds"])
-    limits = {
-        resource.RLIMIT_CPU: (seconds, seconds + 1),
-        resource.RLIMIT_AS: (job["memory_mb"] * 2**20,) * 2,
-        resource.RLIMIT_FSIZE: (FILE_BYTES, FILE_BYTES),
-        resource.RLIMIT_NOFILE: (OPEN_FILES, OPEN_FILES),
-        resource.RLIMIT_CORE: (0, 0),
-    }
-    if drop:
-        limits[resource.RLIMIT_NPROC] = (PROCESSES, PROCESSES)
-    for name, value in limits.items():
-        resource.setrlimit(name, value)
-    if drop:
-        become_nobody()
-
-
-def guard(folder: str) -> Callable[[str, tuple[typing.Any, ...]], None]:
-    """An audit hook: no sockets, processes or foreign libraries, and no writing outside `folder`."""
-    writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-
-    def outside(path: object) -> bool:
-        if not isinstance(path, str | bytes):
-            return False
-        real = os.path.realpath(os.fsdecode(path))
-        return real not in (folder, os.devnull) and not real.startswith(folder + os.sep)
-
-    def hook(event: str, args: tuple[typing.Any, ...]) -> None:
-        if event == "open":
-            if isinstance(args[2], int) and args[2] & writing and outside(args[0]):
-                raise PermissionError("a program may write to its own folder only")
-        elif event.startswith(CLOSED + SIGNALS):
-            raise PermissionError(f"{event} is closed to programs")
-        elif event.startswith(CHANGES) and any(outside(path) for path in args[:2]):
-            raise PermissionError("a program may change its own folder only")
-
-    return hook
-
-
-def namespace(name: str) -> dict[str, typing.Any]:
-    """A fresh module namespace; `exit` and `quit` stand in for those of the `site` module."""
-    vars(builtins).update(exit=sys.exit, quit=sys.exit)
-    return {"__name__": name, "__builtins__": builtins}
-
-
-def call_function(job: Job, inputs: list[list[typing.Any]]) -> int:
-    """Call the function on every test's arguments; write the values as a JSON list of JSON texts."""
-    dumps = json.dumps
-    scope = namespace("program")
-    exec(compile(job["program"], "program.py", "exec"), scope)
-    name = job["fn_name"]
-    function = scope[name] if name in scope else getattr(scope["Solution"](), name)
-    values = [dumps(function(*arguments)) for arguments in inputs]
-    with open(3, "w", encoding="utf-8") as result:
-        result.write(dumps(values))
-    return 0
-
-
-def run_script(job: Job) -> int:
-    """Run the program as a script that reads stdin and writes stdout; its exit status."""
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
-    code = 0
-    try:
-        exec(compile(job["program"], "program.py", "exec"), namespace("__main__"))
-    except SystemExit as stop:
-        code = 0 if stop.code in (None, 0) else 1
-    sys.stdout.flush()
-    return code
+def words(text: str) -> str:
+    """What a program said of itself, on one short line."""
+    line = " ".join(text.split())[:200]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1]))

@@ -1,16 +1,30 @@
-"""The verifier protocol: a response in, a reward in [0, 1] out."""
+"""What every verifier is: a response in, a reward in [0, 1] out."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
-from gopd_lightning.records import Prompt
+from gopd_lightning.records import Prompt, Verdict
 
 
-@runtime_checkable
-class Verifier(Protocol):
-    """Grades responses against the `answer` of their prompts."""
+class Verifier(ABC):
+    """Grades responses. A subclass needs `verify` only; the other methods do nothing unless overridden.
 
-    def check(self, prompt: Prompt) -> None:
+    A class and no protocol: YAML names verifiers by `class_path`, and jsonargparse takes an own class for a protocol's
+    only if every annotation is the same.
+    """
+
+    def start(self) -> str | None:
+        """Get ready before a run begins.
+
+        Returns:
+            What the user should know before it does (which sandbox is in force, say); None for nothing.
+
+        Raises:
+            InputError: This machine cannot do it.
+        """
+        return None
+
+    def check(self, prompt: Prompt) -> None:  # noqa: B027 (nothing to look at is the rule)
         """Look at one prompt's ground truth at load time.
 
         Args:
@@ -20,7 +34,8 @@ class Verifier(Protocol):
             InputError: The answer is missing or cannot be used; the message names `prompt.source`.
         """
 
-    def verify(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
+    @abstractmethod
+    def verify(self, prompts: Sequence[Prompt], responses: Sequence[str]) -> Sequence[Verdict | float]:
         """Grade a batch.
 
         Args:
@@ -28,6 +43,5 @@ class Verifier(Protocol):
             responses: Response texts.
 
         Returns:
-            One reward in [0, 1] a response, in order.
+            A verdict, or just its reward in [0, 1], for every response, in order.
         """
-        ...

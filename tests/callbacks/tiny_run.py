@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from gopd_lightning.metrics_file import MetricsFile
-from gopd_lightning.records import Batch, Completion, Prompt, Row
+from gopd_lightning.records import Batch, Completion, Prompt, Row, Verdict
 
 DOMAINS = ("math", "code")
 
@@ -21,7 +21,9 @@ def row(uid: int, sample: int = 0, domain: str = "math") -> Row:
     ids = [uid, uid + 1, 7]
     prompt = Prompt(uid=uid, domain=domain, dataset=domain, text=f"{domain} prompt {uid}", ids=[1, 2])
     completion = Completion(ids=ids, finished=sample == 0)
-    return Row(prompt=prompt, completion=completion, sample=sample, text=f"answer {uid}", reward=sample % 2)
+    return Row(
+        prompt=prompt, completion=completion, sample=sample, text=f"answer {uid}", verdict=Verdict(reward=sample % 2)
+    )
 
 
 class Loader:

@@ -6,7 +6,7 @@ import torch
 from gopd_lightning.errors import InputError
 from gopd_lightning.logprobs import Head, States
 from gopd_lightning.objectives import GRPOObjective, Tokens, grpo_advantages
-from gopd_lightning.records import Completion, Prompt, Row
+from gopd_lightning.records import Completion, Prompt, Row, Verdict
 
 
 def test_advantages_are_normalised_within_each_group():
@@ -28,7 +28,7 @@ def rows(*groups: list[float]) -> list[Row]:
             prompt=Prompt(uid=uid, domain="d", dataset="d", text="", ids=[1]),
             completion=Completion(ids=[2], finished=True),
             sample=k,
-            reward=reward,
+            verdict=None if reward is None else Verdict(reward=reward),
         )
         for uid, rewards in enumerate(groups)
         for k, reward in enumerate(rewards)

@@ -1,0 +1,89 @@
+"""What an evaluation says at its end: the summary with everything that produced it, and a table."""
+
+import hashlib
+import platform
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from gopd_callbacks.sample_store import prompt_hash
+from gopd_lightning.verifiers.version import grader_version
+
+_PACKAGES = ("gopd-lightning", "torch", "transformers", "lightning", "math-verify")
+
+
+def summary(
+    produced_by: dict[str, Any], figures: Mapping[str, Any], files: Mapping[str, str], name: str
+) -> dict[str, Any]:
+    """The content of `summary.json`.
+
+    Args:
+        produced_by: Model, sampling, seed, engine, verifiers and prompts.
+        figures: By data set, figures by name (see `EvaluationMetrics.figures`).
+        files: By data set, the file with its samples.
+        name: Name of the folder.
+    """
+    verifiers, prompts = produced_by.pop("verifiers"), produced_by.pop("prompts")
+    problems = Counter(prompt.dataset for prompt in prompts)
+    return {
+        "name": name,
+        **produced_by,
+        "graders": {
+            domain: {"class_path": f"{type(one).__module__}.{type(one).__qualname__}", "version": grader_version(one)}
+            for domain, one in verifiers.items()
+        },
+        "sets": {
+            dataset: {
+                "file": files[dataset],
+                "prompts": _digest(prompt for prompt in prompts if prompt.dataset == dataset),
+                "problems": problems[dataset],
+                "samples": produced_by["sampling"]["n"],
+                "figures": {key: figure.as_dict() for key, figure in figures[dataset].items()},
+            }
+            for dataset in files
+        },
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "command": sys.argv,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _digest(prompts: Any) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for prompt in prompts:
+        digest.update(prompt_hash(prompt).encode())
+    return digest.hexdigest()
+
+
+def results_table(report: Mapping[str, Any]) -> Table:
+    """The summary's figures as a table: a row a data set, 95 % intervals in brackets.
+
+    Args:
+        report: What `summary` gave.
+    """
+    sets: Mapping[str, Any] = report["sets"]
+    samples = report["sampling"]["n"]
+    names = [f"avg@{samples}", f"pass@{samples}", f"maj@{samples}"] if samples > 1 else ["avg@1"]
+    names = [name for name in names if any(name in entry["figures"] for entry in sets.values())]
+    out = Table(title=f"{report['name']}: % with 95 % interval over problems", box=box.SIMPLE_HEAD, pad_edge=False)
+    out.add_column("set", no_wrap=True)
+    for title in ("problems", *names, "tokens", "truncated"):
+        out.add_column(title, justify="right", no_wrap=True)
+    for dataset, entry in sorted(sets.items()):
+        cells = [_percent(entry["figures"].get(name)) for name in (*names, "truncated")]
+        length = entry["figures"]["length"]
+        tokens = f"{length['mean']:,.0f}\n[{length['low']:,.0f}, {length['high']:,.0f}]"
+        out.add_row(dataset, str(entry["problems"]), *cells[:-1], tokens, cells[-1])
+    return out
+
+
+def _percent(figure: Mapping[str, float] | None) -> str:
+    if figure is None:
+        return "-"
+    return f"{100 * figure['mean']:.1f}\n[{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from lightning.pytorch import Trainer
 
 TOP = ("seed_everything", "model", "data", "trainer", "ckpt_path", "weights_only", "verbose", "return_predictions")

@@ -27,6 +27,7 @@ def blocks(language: str) -> list[str]:
 def commands(program: str) -> list[str]:
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     inline = re.findall(r"`((?:gopd|make) [^`]+)`", README)
+    inline = [line for line in inline if line.startswith("make ") or len(line.split()) > 2]  # `gopd test` is a word
     found = [line for line in lines + inline if line.startswith(f"{program} ")]
     return list(dict.fromkeys(found))
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gopd_callbacks.evaluation_report import results_table, summary
 from gopd_callbacks.panel import Tally
 from gopd_callbacks.rollout import Rollout
 from gopd_callbacks.sample_store import SampleStore, write_whole
+from gopd_lightning.errors import InputError
 from gopd_lightning.models.fingerprint import weights_digest
 from gopd_lightning.modules.evaluation import EvaluationMetrics
 from gopd_lightning.records import Batch, Prompt, Row
@@ -66,12 +68,14 @@ class Evaluation(Rollout):
             stage: fit, validate, test or predict.
 
         Raises:
-            InputError: A prompt limit that leaves no room, a domain without a verifier, or a broken ground truth.
+            InputError: A prompt limit that leaves no room, a domain without a verifier, a broken ground truth, or an
+                id that occurs twice in a data set.
         """
         module: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         self._check_room(module.config, data.max_prompt_tokens)
         for prompts in data.prompts.values():
+            _check_ids(prompts)
             self.grading.check(prompts, must=True)
         self.grading.start({prompt.domain for prompts in data.prompts.values() for prompt in prompts})
 
@@ -79,10 +83,10 @@ class Evaluation(Rollout):
         """Find the samples that are there already."""
         module: Any = pl_module
         self._prompts: list[Prompt] = trainer.datamodule.prompts["test"]  # type: ignore[attr-defined]
-        self._model = trainer.strategy.broadcast(_model(module) if trainer.is_global_zero else None)
+        self._model: dict[str, Any] = trainer.strategy.broadcast(_model(module) if trainer.is_global_zero else {})
         name = f"{_name(module.spec.path)}-{self._key()}"
         self._store = SampleStore(Path(trainer.default_root_dir) / name, trainer.global_rank)
-        self._metrics = EvaluationMetrics(self._prompts)
+        self._metrics = EvaluationMetrics(self._prompts, pl_module.device)
         loader: Any = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
         own = sum(len(batch.prompts) for batch in loader)
         self.tally.restart(total=own * self.sampling.n)
@@ -152,6 +156,17 @@ class Evaluation(Rollout):
             "verifiers": self.verifiers,
             "prompts": self._prompts,
         }
+
+
+def _check_ids(prompts: Sequence[Prompt]) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for prompt in prompts:
+        other = seen.setdefault((prompt.dataset, prompt.id), prompt.source)
+        if other != prompt.source:
+            raise InputError(
+                f"{prompt.source}: the id {prompt.id!r} of {prompt.dataset} is taken by {other}; samples are kept by "
+                "id: make ids unique, or give each file a `name`"
+            )
 
 
 def _model(module: Any) -> dict[str, Any]:

@@ -76,14 +76,18 @@ def results_table(report: Mapping[str, Any]) -> Table:
     for title in ("problems", *names, "tokens", "truncated"):
         out.add_column(title, justify="right", no_wrap=True)
     for dataset, entry in sorted(sets.items()):
-        cells = [_percent(entry["figures"].get(name)) for name in (*names, "truncated")]
-        length = entry["figures"]["length"]
-        tokens = f"{length['mean']:,.0f}\n[{length['low']:,.0f}, {length['high']:,.0f}]"
-        out.add_row(dataset, str(entry["problems"]), *cells[:-1], tokens, cells[-1])
+        figures = entry["figures"]
+        cells = [_cell(figures.get(name), 100, ".1f") for name in names]
+        length, truncated = _cell(figures["length"], 1, ",.0f"), _cell(figures["truncated"], 100, ".1f")
+        out.add_row(dataset, str(entry["problems"]), *cells, length, truncated)
     return out
 
 
-def _percent(figure: Mapping[str, float] | None) -> str:
+def _cell(figure: Mapping[str, float | None] | None, scale: float, form: str) -> str:
+    """Mean above its interval; a dash for what is not defined."""
     if figure is None:
         return "-"
-    return f"{100 * figure['mean']:.1f}\n[{100 * figure['low']:.1f}, {100 * figure['high']:.1f}]"
+    mean, low, high = (
+        "-" if figure[key] is None else format(scale * float(figure[key] or 0), form) for key in ("mean", "low", "high")
+    )
+    return f"{mean}\n[{low}, {high}]"

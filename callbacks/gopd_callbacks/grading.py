@@ -2,8 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.records import Prompt, Row

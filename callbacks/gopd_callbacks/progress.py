@@ -104,7 +104,8 @@ class Progress(ProgressBar):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the display: samples where a callback counts them, else batches."""
-        tallies = [tally for tally in (getattr(c, "tally", None) for c in trainer.callbacks) if tally is not None]
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        tallies = [callback.tally for callback in callbacks if hasattr(callback, "tally")]
         self._open(tallies[0] if tallies else Counter("testing", sum(trainer.num_test_batches)))
 
     def on_test_batch_end(

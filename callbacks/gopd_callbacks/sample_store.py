@@ -11,6 +11,8 @@ from gopd_lightning.records import Completion, Prompt, Row
 
 _ESCAPE = "backslashreplace"  # half a surrogate pair cannot be written; its escape is what JSON would have
 
+_LONGEST_GOLD = 400
+
 Key = tuple[str, str, int]  # data set, row id, sample
 
 
@@ -79,10 +81,10 @@ class SampleStore:
         parts = sorted(self.folder.glob("part-rank*.jsonl"))
         records = _read([*sorted(set(self.folder.glob("*.jsonl")) - set(parts)), *parts])
         lines: dict[str, list[str]] = {}
+        names = {prompt.dataset: f"{prompt.dataset.replace('/', '_')}.jsonl" for prompt in prompts}
         for prompt in prompts:
             found = [records.pop((prompt.dataset, prompt.id, k)) for k in range(samples)]
-            lines.setdefault(f"{prompt.dataset}.jsonl", []).extend(map(_line, found))
-        names = {dataset: f"{dataset}.jsonl" for dataset in {prompt.dataset for prompt in prompts}}
+            lines.setdefault(names[prompt.dataset], []).extend(map(_line, found))
         # Of an earlier evaluation with more samples, or with rows that are gone: kept, but in nobody's way.
         lines["unused.jsonl"] = [_line(record) for (dataset, _, _), record in records.items() if dataset in names]
         for name, rows in lines.items():
@@ -112,6 +114,7 @@ def _record(row: Row, seconds: float) -> dict[str, Any]:
         "id": row.prompt.id,
         "sample": row.sample,
         "prompt": row.prompt.text,
+        "gold": _gold(row.prompt.answer),
         "response": row.text,
         "answer": verdict and verdict.answer,
         "reward": verdict and verdict.reward,
@@ -123,6 +126,13 @@ def _record(row: Row, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "prompt_hash": prompt_hash(row.prompt),
     }
+
+
+def _gold(answer: str | None) -> str | None:
+    """The right answer as it stands in the data; of the tests of a program, which may be long, a digest."""
+    if answer is None or len(answer) <= _LONGEST_GOLD:
+        return answer
+    return "digest " + hashlib.blake2b(answer.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _line(record: Mapping[str, Any]) -> str:

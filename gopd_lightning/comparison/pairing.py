@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os.path import commonprefix
 
 import torch
 from torch import Tensor
@@ -80,25 +81,48 @@ def _common_problems(name: str, runs: Sequence[Run], answers: Answers) -> tuple[
     """
     ids = sorted(set(answers[0]).intersection(*answers[1:]))
     warnings = []
-    if left_out := len(set().union(*answers)) - len(ids):
-        warnings.append(f"{name}: {left_out} problems left out, which some run did not answer; {len(ids)} compared")
-    other: set[str] = set()
+    every = len(set().union(*answers))
+    if every > len(ids):
+        warnings.append(f"{name}: left out: {every - len(ids)} of {every} problems, which some run did not answer")
+    others: set[str] = set()
     for run, of_run in zip(runs[1:], answers[1:], strict=True):
-        differing = [i for i in ids if of_run[i].identity != answers[0][i].identity]
-        if 2 * len(differing) > len(ids):
+        other = _other_problems(ids, answers[0], of_run)
+        if 2 * len(other) > len(ids):
             raise InputError(
-                f"{name}: {run.folder} and {runs[0].folder} are not about the same problems: "
-                f"{len(differing)} of {len(ids)} ids have another answer, such as {differing[0]}"
+                f"{name}: {run.folder} and {runs[0].folder} are not about the same problems: {len(other)} of "
+                f"{len(ids)} ids stand for another prompt, such as {min(other)}"
             )
-        other |= set(differing)
-        if prompts := sum(of_run[i].prompt != answers[0][i].prompt for i in ids if i not in differing):
+        others |= other
+        if reworded := sum(of_run[i].prompt != answers[0][i].prompt for i in set(ids) - other):
             warnings.append(
-                f"{name}: {run.name} read other prompts than {runs[0].name} on {prompts} of {len(ids)} problems "
-                "(chat template or instruction): the difference is that of model and prompt together"
+                f"{name}: {run.name} read {reworded} of {len(ids)} problems in another chat template or with another "
+                f"instruction than {runs[0].name}: the difference is that of model and prompt together"
             )
-    if other:
-        warnings.append(f"{name}: {len(other)} problems left out, whose answers differ: {', '.join(sorted(other)[:5])}")
-    return [i for i in ids if i not in other], warnings
+    if others:
+        said = ", ".join(sorted(others)[:5])
+        warnings.append(
+            f"{name}: left out: {len(others)} of {len(ids)} problems, whose ids stand for other prompts: {said}"
+        )
+    return [i for i in ids if i not in others], warnings
+
+
+def _other_problems(ids: Sequence[str], first: Mapping[str, Problem], second: Mapping[str, Problem]) -> set[str]:
+    """Ids that stand for different problems in two runs.
+
+    A chat template and an instruction may differ, and are then there in all prompts of a run. So a problem is the
+    same where what tells its prompt from the others of one run stands in its prompt of the other run.
+    """
+    own, others = ([of[i].prompt for i in ids] for of in (first, second))
+    cores = zip(ids, own, _cores(own), others, _cores(others), strict=True)
+    return {i for i, a, core_a, b, core_b in cores if a != b and core_a not in b and core_b not in a}
+
+
+def _cores(prompts: Sequence[str]) -> list[str]:
+    """Prompts without what all of them begin with and what all of them end with."""
+    start = len(commonprefix(prompts))
+    rest = [prompt[start:] for prompt in prompts]
+    end = len(commonprefix([text[::-1] for text in rest]))
+    return [text[: len(text) - end] for text in rest]
 
 
 def _samples(name: str, runs: Sequence[Run], answers: Answers, ids: Sequence[str]) -> list[str]:

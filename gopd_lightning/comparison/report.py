@@ -100,8 +100,8 @@ def method(comparisons: Sequence[SetComparison], level: float) -> list[str]:
         "of the problems that differ (2 * 0.5 ** m for m of them), and the interval widened to agree.",
         "sample 0: problems that only this run (+) or only the first (-) has right in sample 0 of each problem, and "
         "the p of McNemar's exact test on them. With one greedy sample it is the classical test.",
-        f"verdict: better or worse where the p of the paired bootstrap after Holm's correction over the {tests} "
-        f"differences of the table is below {1 - level:.3g}; else within noise. Intervals are not corrected.",
+        f"verdict: better or worse where the p of the paired bootstrap, after Holm's correction over all {tests} "
+        f"differences of the table, is below {1 - level:.3g}; else within noise. Intervals are not corrected.",
     ]
     if len(comparisons) > 1:
         said.append("all sets: all problems together, each with the same weight, so large sets count more.")
@@ -117,7 +117,7 @@ def caption(comparisons: Sequence[SetComparison], runs: Sequence[str], level: fl
         level: Of the intervals.
     """
     tests = sum(len(one.differences) for one in comparisons)
-    holm = f", after Holm's correction over these {tests} differences" if tests > 1 else ""
+    holm = f", after Holm's correction over these {tests} differences," if tests > 1 else ""
     return (
         f"Differences are to {runs[0]}. Brackets: {100 * level:g} % intervals over problems. p: paired bootstrap. "
         f"Sample 0: problems that only this run (+) or only {runs[0]} (-) has right in its first sample, "
@@ -155,7 +155,9 @@ def _size(difference: Difference) -> str:
 
 
 def _p(p: float) -> str:
-    return f"{p:.3f}" if p >= 0.0995 else f"{p:.2g}"
+    if p < 0.0001:
+        return "<1e-4"
+    return f"{p:.3f}" if p >= 0.0995 else f"{p:.2g}" if p >= 0.001 else f"{p:.4f}"
 
 
 def _row(cells: Sequence[str]) -> str:

@@ -1,6 +1,6 @@
 """The folders that an evaluation leaves: `summary.json` and one JSONL a data set, read back and checked.
 
-Text of responses is dropped line by line: only rewards, prompts and answers are kept.
+Text of responses is dropped line by line: only rewards and prompts are kept.
 """
 
 import json
@@ -18,24 +18,17 @@ class Problem:
     """One problem of a data set, as one run answered it.
 
     Attributes:
-        prompt: What the model read.
-        answer: The ground truth; None where the file has none.
+        prompt: What the model read, chat template included.
         rewards: Reward of each sample in [0, 1], by sample number.
     """
 
     prompt: str
-    answer: str | None
     rewards: Mapping[int, float]
 
     @property
     def mean(self) -> float:
         """Mean reward of the samples."""
         return math.fsum(self.rewards.values()) / len(self.rewards)
-
-    @property
-    def identity(self) -> str:
-        """What must be equal for two runs to have answered the same problem: prompts may differ in template."""
-        return self.prompt if self.answer is None else self.answer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,11 +105,11 @@ def _summary(folder: Path) -> dict[str, Any]:
 
 
 def _problems(file: Path) -> dict[str, Problem]:
-    prompts: dict[str, tuple[str, str | None]] = {}
+    prompts: dict[str, str] = {}
     rewards: dict[str, dict[int, float]] = {}
     for place, row in _rows(file):
         identity, sample, reward = _checked(row, place)
-        prompts.setdefault(identity, (str(row.get("prompt", "")), _text(row.get("answer"))))
+        prompts.setdefault(identity, str(row.get("prompt", "")))
         if sample in rewards.setdefault(identity, {}):
             raise InputError(f"{place}: sample {sample} of problem {identity} is there twice")
         rewards[identity][sample] = reward
@@ -124,8 +117,8 @@ def _problems(file: Path) -> dict[str, Problem]:
         if 0 not in found:
             raise InputError(f"{file}: problem {identity} has no sample 0: run gopd test again")
     return {
-        identity: Problem(prompt=prompt, answer=answer, rewards=dict(sorted(rewards[identity].items())))
-        for identity, (prompt, answer) in prompts.items()
+        identity: Problem(prompt=prompt, rewards=dict(sorted(rewards[identity].items())))
+        for identity, prompt in prompts.items()
     }
 
 
@@ -156,7 +149,3 @@ def _checked(row: Mapping[str, Any], place: str) -> tuple[str, int, float]:
     if not isinstance(reward, int | float) or not 0 <= reward <= 1:
         raise InputError(f"{place}: reward is {reward!r}: expected a number in [0, 1]")
     return str(row["id"]), sample, float(reward)
-
-
-def _text(value: Any) -> str | None:
-    return value if value is None or isinstance(value, str) else json.dumps(value, sort_keys=True)

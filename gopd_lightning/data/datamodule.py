@@ -124,7 +124,8 @@ class PromptData(LightningDataModule):
         return self.trainer
 
     def _read(self, split: str) -> None:
-        specs = [spec.located(self.sets_folder) for spec in self.specs[split]]
+        given = enumerate(self.specs[split])
+        specs = [spec.located(self.sets_folder, f"data.init_args.{split}[{i}]") for i, spec in given]
         if split != "train":
             _check_names(split, specs)
         rows = [list(read_rows(spec)) for spec in specs]
@@ -135,9 +136,9 @@ class PromptData(LightningDataModule):
         dropped: Counter[str] = Counter()
         read: Counter[str] = Counter()
         for spec, source in zip(specs, rows, strict=True):
-            # A training row is numbered among all of its split; an evaluated one within its own data set, so that
-            # its samples' seeds do not depend on what else is evaluated.
-            uid = read.total() if split == "train" else seed_of(spec.dataset) % 2**40 + read[spec.dataset]
+            # A row is numbered among all of its split; an evaluated one within its own data set, so that its samples'
+            # seeds do not depend on what else is evaluated.
+            uid = read.total() if split in ("train", "predict") else seed_of(spec.dataset) % 2**40 + read[spec.dataset]
             built = build_prompts(source, module.encoders, spec.dataset, uid, supervised)
             prompts.append(self._short_enough(built, spec))
             dropped[spec.dataset] += len(built) - len(prompts[-1])

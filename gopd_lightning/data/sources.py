@@ -51,18 +51,19 @@ class SourceSpec:
         """The name, or what stands in for it."""
         return self.name or self.set or Path(self.path or "unnamed").stem
 
-    def located(self, folder: str | None) -> "SourceSpec":
+    def located(self, folder: str | None, key: str = "a source") -> "SourceSpec":
         """This source with its `path`, split and domain filled in from its evaluation set.
 
         Args:
             folder: Where files of evaluation sets are looked for first.
+            key: Where the YAML names the source, for messages.
 
         Raises:
             InputError: An unknown set, one that is nowhere, or a source with neither path nor set.
         """
         if self.set is None:
             if self.path is None:
-                raise InputError("a source has neither `path` nor `set`; name one of them")
+                raise InputError(f"{key} has neither `path` nor `set`; name one of them")
             return self
         found = eval_set(self.set)
         path = self.path or found.locate(folder)

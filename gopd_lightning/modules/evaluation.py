@@ -15,7 +15,7 @@ from gopd_lightning.metrics import (
     ResponseLength,
     TruncationRate,
 )
-from gopd_lightning.records import Prompt, Row, groups
+from gopd_lightning.records import Prompt, Row, Verdict, groups
 
 
 class EvaluationMetrics:
@@ -37,8 +37,11 @@ class EvaluationMetrics:
         Args:
             rows: Graded rows. Rows that nobody graded count towards length and truncation only.
         """
+        by_set: dict[str, list[list[Row]]] = {}
         for group in groups(rows):
-            self._metrics[group[0].prompt.dataset].update(group)
+            by_set.setdefault(group[0].prompt.dataset, []).append(group)
+        for name, prompts in by_set.items():
+            self._metrics[name].update(prompts)
 
     def compute(self, prefix: str) -> dict[str, float]:
         """The figures over all ranks, for logging: means only (a collective).
@@ -83,23 +86,26 @@ class _SetMetrics:
         self._majority = MajAtK().to(device)
         self._pass: dict[int, PassAtK] = {}
 
-    def update(self, rows: Sequence[Row]) -> None:
-        """Count the samples of one prompt."""
-        responses = torch.tensor([len(rows)])
-        self._length.update(torch.tensor([sum(len(row.completion.ids) for row in rows)]), responses)
-        self._truncated.update(torch.tensor([sum(not row.completion.finished for row in rows)]), responses)
-        verdicts = [row.verdict for row in rows if row.verdict is not None]
-        if not verdicts:
-            return
-        rewards = [verdict.reward for verdict in verdicts]
-        graded = torch.tensor([len(rewards)])
-        self._samples.update(len(rewards))
-        self._crashed.update(torch.tensor([sum(verdict.crashed for verdict in verdicts)]), graded)
-        self._average.update(torch.tensor([sum(rewards)], dtype=torch.float64), graded)
-        self._majority.update([[verdict.vote for verdict in verdicts]], [rewards])
-        self._start_pass(len(rewards))
+    def update(self, prompts: Sequence[Sequence[Row]]) -> None:
+        """Count the samples of some prompts."""
+        responses = torch.tensor([len(rows) for rows in prompts])
+        self._length.update(_sums([len(row.completion.ids) for row in rows] for rows in prompts), responses)
+        self._truncated.update(_sums([not row.completion.finished for row in rows] for rows in prompts), responses)
+        verdicts = [[row.verdict for row in rows if row.verdict is not None] for rows in prompts]
+        graded = [found for found in verdicts if found]
+        if graded:
+            self._count_verdicts(graded)
+
+    def _count_verdicts(self, prompts: Sequence[Sequence[Verdict]]) -> None:
+        rewards = [[verdict.reward for verdict in found] for found in prompts]
+        samples = torch.tensor([len(found) for found in prompts])
+        self._samples.update(samples)
+        self._crashed.update(_sums([verdict.crashed for verdict in found] for found in prompts), samples)
+        self._average.update(_sums(rewards), samples)
+        self._majority.update([[verdict.vote for verdict in found] for found in prompts], rewards)
+        self._start_pass(len(rewards[0]))
         for metric in self._pass.values():
-            metric.update(torch.tensor([sum(reward >= 1 for reward in rewards)]), graded)
+            metric.update(_sums([reward >= 1 for reward in found] for found in rewards), samples)
 
     def logged(self) -> dict[str, ProblemMetric]:
         """What is logged at each validation, by name; the same on every rank (a collective)."""
@@ -129,3 +135,8 @@ class _SetMetrics:
         if not self._pass:
             sizes = [2**power for power in range(samples.bit_length()) if 2**power < samples]
             self._pass = {size: PassAtK(size).to(self._device) for size in (*sizes, samples)}
+
+
+def _sums(per_sample: Iterable[Sequence[float]]) -> torch.Tensor:
+    """The sum over each prompt's samples, float64 [prompts]."""
+    return torch.tensor([sum(values) for values in per_sample], dtype=torch.float64)

@@ -123,7 +123,7 @@ class StudentModule(LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Start counting."""
-        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["val"])  # type: ignore[attr-defined]
+        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["val"], self.device)  # type: ignore[attr-defined]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch of graded rows."""
@@ -135,7 +135,7 @@ class StudentModule(LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Start counting."""
-        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["test"])  # type: ignore[attr-defined]
+        self._metrics = EvaluationMetrics(self.trainer.datamodule.prompts["test"], self.device)  # type: ignore[attr-defined]
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch of graded rows."""

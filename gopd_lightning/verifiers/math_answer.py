@@ -16,7 +16,7 @@ _FRACTION = re.compile(rf"([+-]?)({_DIGITS})?\\frac(?:\{{([+-]?{_DECIMAL})\}}|(\
 _REPEATING = re.compile(r"([+-]?)(\d{1,60})\.(\d{0,60})(?:\\overline\{(\d{1,60})\}|\\dot\{(\d)\})")
 _SCIENTIFIC = re.compile(rf"([+-]?{_DECIMAL})(?:\\times|\\cdot|\*)10\^(?:\{{([+-]?\d{{1,3}})\}}|(\d))")
 _ONE_TOKEN = re.compile(
-    rf"[+-]?{_DECIMAL}(?:/{_DIGITS})?|\$[^$]{{1,400}}\$|[A-Za-z]|-?\\(?:[dtc]?frac|sqrt)(?![A-Za-z])\s*|-?\\[A-Za-z]+"
+    rf"[+-]?(?:{_DIGITS}(?:\.{_DIGITS})?|\.{_DIGITS})(?:/{_DIGITS})?|\$[^$]{{1,400}}\$|[A-Za-z]|-?\\(?:[dtc]?frac|sqrt)(?![A-Za-z])\s*|-?\\[A-Za-z]+"
 )
 _SPACE = re.compile(r"\s*")
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from gopd_lightning.verifiers.math_answer import exact_latex, number_of
+from gopd_lightning.verifiers.math_answer import PLAIN_NUMBER, exact_latex, number_of
 
 _NAME = re.compile(
     r"(?:\\?[A-Za-z]+|\\text\s*\{[^{}]*\})(?:_(?:\w|\{[^{}]*\})|')*(?:\([A-Za-z0-9, ]*\))?|\|[A-Z]+\||[A-Z]{1,4}"
@@ -13,13 +13,22 @@ _EQUALS = re.compile(r"(?<![<>!:=\\])=(?!=)|:=|\\in(?![A-Za-z])")
 _RELATION = re.compile(r"[<>]|\\(?:leq?|geq?|lt|gt|ne|neq|leqslant|geqslant|equiv|mid)(?![A-Za-z])")
 _TRAILING_TEXT = re.compile(r"(?<=[\w})\]!%])\s*\\text\s*\{([^{}]*)\}\s*(\^\s*(?:\d|\{\d\}))?$")
 _LEADING_TEXT = re.compile(r"^\\text\s*\{[^{}]*\}\s*[:=]?\s*(?=[\w\\({\[+.-])")
-_BARE_UNIT = re.compile(r"(?<=[\d})])\s*([A-Za-z]{2,}(?: [A-Za-z]+)*|(?<=[\d}) ] )[A-Za-z])\s*(\^\s*(?:\d|\{\d\}))?$")
+_BARE_UNIT = re.compile(r"(?<=[\d})])\s*([A-Za-z]{2,}(?: [A-Za-z]+)*)\s*(\^\s*(?:\d|\{\d\}))?$")
+# One letter may be a variable: only behind a plain number and a space is it a unit.
+_LETTER_UNIT = re.compile(r"(?<=[\d.]) +([mgslhL])\s*(\^\s*(?:\d|\{\d\}))?$")
 _DEGREES = re.compile(r"\s*\^\s*\\circ(?![A-Za-z])\s*[CF]?$")
 _BASE = re.compile(r"(?<=[\dA-Fa-f])_\s*(?:\{(?:\\text\s*\{)?(\w{1,8})\}?\}|(\d))$")
 _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _WORDS = re.compile(r"[^\W\d_](?:[^\W_]|[ '’.,!?-])*")
 _CLOCK = re.compile(r"\d{1,2}:[0-5]\d(?::[0-5]\d)?(?: ?[ap]\.?m)?", re.IGNORECASE)
 _CHOICE = re.compile(r"(?:\\text\s*\{)?\s*\(?\s*([A-Za-z])\s*(?:\)|\}?\s*[.):])\s*\}?\s*\S")
+_UNIT_PATTERNS = (
+    (_DEGREES, "degree"),
+    (_TRAILING_TEXT, "text"),
+    (_BASE, "base"),
+    (_LETTER_UNIT, "letter"),
+    (_BARE_UNIT, "bare"),
+)
 _SHORT_WORD = 3
 _UNITS = {
     alias: names.split()[0]
@@ -141,11 +150,13 @@ def _without_percent(text: str) -> tuple[str, bool]:
 
 
 def _without_unit(text: str) -> tuple[str, str]:
-    for pattern, unit in ((_DEGREES, "degree"), (_TRAILING_TEXT, ""), (_BASE, "base"), (_BARE_UNIT, "")):
+    for pattern, kind in _UNIT_PATTERNS:
         found = pattern.search(text)
         if found is None or not text[: found.start()].strip():
             continue
-        known = unit if unit == "degree" else _unit(found, unit)
+        if kind == "letter" and not PLAIN_NUMBER.fullmatch(text[: found.start()]):
+            continue
+        known = kind if kind == "degree" else _unit(found, kind)
         if known:
             return text[: found.start()].strip(), known
     bare = _LEADING_TEXT.sub("", text)
@@ -156,12 +167,11 @@ def _unit(found: re.Match[str], kind: str) -> str:
     if kind == "base":
         return f"base {found[1] or found[2]}"
     word = " ".join((found[1] or "").split()).strip(".")
-    braced = found.re is _TRAILING_TEXT
     power = re.sub(r"\D", "", found[2] or "")
     known = _UNITS.get(word) or _UNITS.get(word.lower())
     if known:
         return known + power
-    sentence = braced or (len(word) > _SHORT_WORD and found[0].startswith(" "))
+    sentence = kind == "text" or (len(word) > _SHORT_WORD and found[0].startswith(" "))
     return "?" if sentence else ""
 
 

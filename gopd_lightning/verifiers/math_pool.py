@@ -87,16 +87,17 @@ class MathPool:
         pool = self._running()
         pool.hello()  # raises where no worker starts: that is no fault of an answer
         replies = pool.ask([(message, seconds) for message in messages])
-        # A worker may have died while idle, of another's doing: what it was asked is asked once more.
-        again = [i for i, reply in enumerate(replies) if "error" in reply and "late" not in reply]
-        for i, reply in zip(again, pool.ask([(messages[i], seconds) for i in again]), strict=True):
-            replies[i] = reply
+        for _ in range(self.workers):  # all may have died while idle: an answer fails only with a fresh worker
+            again = [i for i, reply in enumerate(replies) if "error" in reply and "late" not in reply]
+            for i, reply in zip(again, pool.ask([(messages[i], seconds) for i in again]), strict=True):
+                replies[i] = reply
         return [self._plain(reply) for reply in replies]
 
     def _plain(self, reply: dict[str, Any]) -> dict[str, Any]:
         if "error" not in reply:
             return reply
-        return {"error": f"not compared within {f'{self.seconds:g} s' if 'late' in reply else '2 GiB of memory'}"}
+        late = f"not compared within {self.seconds:g} s"
+        return {"error": late if "late" in reply else "not compared: its worker died, perhaps out of memory"}
 
     def _running(self) -> WorkerPool:
         if self._owner != os.getpid():  # a forked process must not share pipes, nor a lock that a thread held

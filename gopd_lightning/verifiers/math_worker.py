@@ -13,6 +13,7 @@ import struct
 import sys
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, BinaryIO
 
 import sympy  # type: ignore[import-untyped]
@@ -23,6 +24,7 @@ from math_verify.grader import should_treat_as_complex
 
 _MEMORY_BYTES = 2 << 30
 _MOST_DIGITS = 20_000.0  # numbers longer than this are not multiplied out
+_DEEPEST = 40
 _NORMAL = NormalizationConfig(
     basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none", equations=False
 )
@@ -49,6 +51,8 @@ def parse(text: str) -> Any:
     """
     if _SIDE_BY_SIDE.search(text):
         raise ValueError("two numbers side by side")
+    if _depth(text) > _DEEPEST:
+        raise ValueError("nested too deeply")  # the parser's time doubles with every few brackets
     found = latex2sympy(
         text,
         is_real=not should_treat_as_complex(text),
@@ -59,6 +63,11 @@ def parse(text: str) -> Any:
         raise ValueError("no formula")
     units = {symbol: sympy.I for symbol in _symbols(found) if symbol.name in ("i", "imath")}
     return found.xreplace(units) if units else found
+
+
+def _depth(text: str) -> int:
+    steps = ((letter in "([{") - (letter in ")]}") for letter in text)
+    return max(accumulate(steps), default=0)
 
 
 def _symbols(formula: Any) -> set[Any]:

@@ -13,8 +13,8 @@ _COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.GtE: (ast.Gt, ast.Lt),
     ast.Eq: (ast.NotEq,),
     ast.NotEq: (ast.Eq,),
-    ast.In: (ast.NotIn,),
-    ast.NotIn: (ast.In,),
+    ast.In: (ast.NotIn,),  # codespell:ignore notin
+    ast.NotIn: (ast.In,),  # codespell:ignore notin
     ast.Is: (ast.IsNot,),
     ast.IsNot: (ast.Is,),
 }
@@ -59,12 +59,14 @@ def mutants(source: str, entry_point: str, count: int, seed: int) -> list[str]:
     random.Random(seed).shuffle(sites)
     gross = _returns_none(tree, entry_point)
     found: list[str] = []
-    for candidate in (*(_applied(tree, site) for site in sites[: 4 * count]), gross):
-        room = count - 1 if candidate is not gross else count
-        if candidate not in seen and len(found) < room:
+    for site in sites[: 4 * count]:
+        if len(found) >= count - 1:
+            break
+        candidate = _applied(tree, site)
+        if candidate not in seen and candidate != gross:
             seen.add(candidate)
             found.append(candidate)
-    return found
+    return [*found, gross][:count] if gross not in seen else found
 
 
 def _sites(tree: ast.Module) -> Iterator[Site]:

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 from gopd_lightning.errors import InputError
 from gopd_lightning.records import Prompt, Verdict
 from gopd_lightning.verifiers.program_answer import extract_program
-from gopd_lightning.verifiers.program_grading import Answer, Job, ProgramTests, Steps, TrustedCodeError
+from gopd_lightning.verifiers.program_grading import Answer, Job, Steps, TrustedCodeError
 from gopd_lightning.verifiers.program_tests import parse_tests
 from gopd_lightning.verifiers.protocol import Verifier
+from gopd_lightning.verifiers.sandbox import describe, program_pool
 from gopd_lightning.verifiers.worker import WorkerPool
 
 _CACHE_SIZE = 16384
@@ -23,7 +24,6 @@ _GRACE_SECONDS = 10.0
 _SLOWER = 4  # a program may take this much longer than the canonical solution, whatever the limit
 _WALL_PER_CPU = 10  # the machine may be busy with other things
 _TRUSTED_CPU_SECONDS = 300.0
-_TRUSTED_MEMORY_MB = 1024
 _NOTHING: Job = {"program": "", "fn_name": None, "inputs": [""]}
 
 K = TypeVar("K")
@@ -88,8 +88,6 @@ class ProgramVerifier(Verifier):
         Raises:
             InputError: This machine has only the weak one, and it was not allowed.
         """
-        from gopd_lightning.verifiers.sandbox import describe
-
         with self._lock:
             return describe(str(self._running_pool().hello()["sandbox"]))
 
@@ -153,8 +151,6 @@ class ProgramVerifier(Verifier):
 
     def _running_pool(self) -> WorkerPool:
         if self._pool is None or self._pool.owner != os.getpid():  # a forked process must not share pipes
-            from gopd_lightning.verifiers.sandbox import program_pool
-
             self._pool = program_pool(self.workers, self.allow_weak_sandbox)
             self._finalizer = weakref.finalize(self, self._pool.close)
         return self._pool
@@ -182,13 +178,8 @@ class ProgramVerifier(Verifier):
         """The job with its limits."""
         rest = dict(job)
         cpu = max(self.cpu_seconds, _SLOWER * rest.pop("reference_seconds", 0.0), _TRUSTED_CPU_SECONDS * trusted)
-        memory = max(self.memory_mb, _TRUSTED_MEMORY_MB * trusted)
-        return {
-            **rest,
-            "cpu_seconds": cpu,
-            "wall_seconds": max(self.wall_seconds, _WALL_PER_CPU * cpu),
-            "memory_mb": memory,
-        }
+        wall = max(self.wall_seconds, _WALL_PER_CPU * cpu)
+        return {**rest, "cpu_seconds": cpu, "wall_seconds": wall, "memory_mb": self.memory_mb}
 
     def _run(self, steps: Mapping[K, Steps[T]], trusted: bool = False) -> dict[K, T | Exception]:
         """Drive several gradings side by side: every one's next job, until all have a result."""
@@ -217,12 +208,13 @@ class ProgramVerifier(Verifier):
         if not jobs:
             return []
         answers = self._running_pool().ask([_message(job) for job in jobs])
-        lost = [place for place, answer in enumerate(answers) if "outputs" not in answer]
-        for place in lost:
-            again = self._running_pool().ask([_message(jobs[place])])[0]
-            if "outputs" not in again and self._works():
-                again = {"outputs": [], "error": f"killed: {again['error']}"}
-            answers[place] = again
+        works = True
+        for place, answer in enumerate(answers):
+            if "outputs" in answer or not works:
+                continue
+            answers[place] = self._running_pool().ask([_message(jobs[place])])[0]
+            if "outputs" not in answers[place] and (works := self._works()):
+                answers[place] = {"outputs": [], "error": f"killed: {answers[place]['error']}"}
         return answers
 
     def _works(self) -> bool:

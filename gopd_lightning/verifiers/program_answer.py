@@ -64,7 +64,8 @@ def _blocks(text: str) -> list[_Block]:
                 found.append(block)
         elif _closes(line, block):
             block = None
-        elif line.rstrip().endswith(block.marks):  # the closing fence was put behind the last line of code
+        elif line.rstrip().endswith(block.marks) and line.strip().strip(block.marks[0]):
+            # The closing fence was put behind the last line of code.
             block.lines.append(line.rstrip().rstrip(block.marks[0]))
             block = None
         else:

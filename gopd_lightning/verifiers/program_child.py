@@ -9,7 +9,6 @@ import builtins
 import contextlib
 import ctypes
 import io
-import json
 import math
 import os
 import platform
@@ -17,7 +16,6 @@ import random
 import resource
 import signal
 import sys
-import sysconfig
 import threading
 import types
 import typing
@@ -25,14 +23,10 @@ from collections.abc import Callable
 
 Job = dict[str, typing.Any]
 
-FILE_BYTES = 16 * 2**20
-VALUE_BYTES = 8 * 2**20
 STACK_BYTES = 64 * 2**20
 OPEN_FILES = 64
-THREADS = 64
+THREADS = 4096  # the kernel counts other processes of the user too, and none at all for root
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
-REPORT = 3
-ENDED_EARLY = "exited before the last test"
 
 
 class Child:
@@ -46,6 +40,7 @@ class Child:
 
     def __init__(self, weak: bool, root: str, load: Callable[[str], types.ModuleType]) -> None:
         self.values = load("program_values")
+        self.report = load("program_report")
         self.filter = load("program_filter")
         self.code = self.filter.program_filter(platform.machine()) if self.filter.supported() else None
         self.libc = ctypes.CDLL(None)
@@ -63,7 +58,7 @@ class Child:
         code = 1
         try:  # whatever a program raises is its own failure
             self._confine(job, folder, files)
-            code = run_calls(job, test, self.values) if job["fn_name"] else run_script(job["program"])
+            code = self._run_calls(job, test) if job["fn_name"] else self._run_script(job["program"])
         finally:
             os._exit(code)
 
@@ -75,7 +70,7 @@ class Child:
             self.confinement.close_files()
         set_streams(files, bool(job["fn_name"]))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        limit_resources(job)
+        limit_resources(job, self.report.FILE_BYTES)
         os.environ.clear()
         sys.argv = ["program.py"]
         sys.path.insert(0, "")
@@ -93,6 +88,38 @@ class Child:
         if self.confinement is not None:
             self.confinement.watch()
 
+    def _run_calls(self, job: Job, calls: list[list[typing.Any]]) -> int:
+        """Call the function on every list of encoded arguments, and report every value when it is there."""
+        say, described, early = self.report.reporter(), self.report.described, self.report.ENDED_EARLY
+        encode, decode = self.values.encode, self.values.decode
+        try:
+            scope = module("program")
+            exec(compile(job["program"], "program.py", "exec"), scope)
+            function = find(scope, job["fn_name"])
+            for arguments in calls:
+                say("value", encode(function(*decode(arguments))))
+        except SystemExit:
+            say("error", early)
+        except BaseException as error:
+            say("error", described(error))
+        return 0
+
+    def _run_script(self, program: str) -> int:
+        """Run the program as a script that reads stdin and writes stdout; its exit status."""
+        say, described = self.report.reporter(), self.report.described
+        sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
+        code = 0
+        try:
+            code = run_main(program)
+            threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the end of any script does
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+        except BaseException as error:
+            say("error", described(error))
+            code = code or 1
+        return code
+
 
 def set_streams(files: tuple[int, int, int], function: bool) -> None:
     """Leave four descriptors open: stdin, stdout (of scripts), nothing for stderr, and the report."""
@@ -101,11 +128,11 @@ def set_streams(files: tuple[int, int, int], function: bool) -> None:
     order = (nothing, nothing, nothing, report) if function else (stdin, stdout, nothing, report)
     spare = [os.dup2(number, 100 + place) for place, number in enumerate(order)]
     for place, number in enumerate(spare):
-        os.dup2(number, place, inheritable=place < REPORT)
-    os.closerange(REPORT + 1, 1024)
+        os.dup2(number, place, inheritable=place < 3)
+    os.closerange(4, 1024)
 
 
-def limit_resources(job: Job) -> None:
+def limit_resources(job: Job, file_bytes: int) -> None:
     """Set the limits that the kernel enforces; soft and hard are equal, so that no program can catch the signal.
 
     On Linux the keeper decides on processor time, and the kernel's limit is for the case that it cannot.
@@ -114,12 +141,16 @@ def limit_resources(job: Job) -> None:
     limits = {
         resource.RLIMIT_CPU: seconds,
         resource.RLIMIT_AS: int(job["memory_mb"] * 2**20),
-        resource.RLIMIT_FSIZE: FILE_BYTES,
+        resource.RLIMIT_FSIZE: file_bytes,
         resource.RLIMIT_NOFILE: OPEN_FILES,
         resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NPROC: THREADS,
     }
     for name, value in limits.items():
-        resource.setrlimit(name, (value, value))
+        hard = resource.getrlimit(name)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        with contextlib.suppress(*() if sys.platform == "linux" else (ValueError, OSError)):  # macOS has not all
+            resource.setrlimit(name, (value, value))
     hard = resource.getrlimit(resource.RLIMIT_STACK)[1]
     stack = STACK_BYTES if hard == resource.RLIM_INFINITY else min(STACK_BYTES, hard)
     with contextlib.suppress(ValueError, OSError):
@@ -134,23 +165,6 @@ def module(name: str) -> dict[str, typing.Any]:
     return vars(made)
 
 
-def run_calls(job: Job, calls: list[list[typing.Any]], values: types.ModuleType) -> int:
-    """Call the function on every list of encoded arguments, and report every value when it is there."""
-    say = reporter()
-    encode, decode = values.encode, values.decode
-    try:
-        scope = module("program")
-        exec(compile(job["program"], "program.py", "exec"), scope)
-        function = find(scope, job["fn_name"])
-        for arguments in calls:
-            say("value", encode(function(*decode(arguments))))
-    except SystemExit:
-        say("error", ENDED_EARLY)
-    except BaseException as error:
-        say("error", described(error))
-    return 0
-
-
 def find(scope: dict[str, typing.Any], name: str) -> Callable[..., typing.Any]:
     """The function of that name, else the method of a class `Solution`."""
     if name in scope:
@@ -158,45 +172,6 @@ def find(scope: dict[str, typing.Any], name: str) -> Callable[..., typing.Any]:
     if "Solution" not in scope:
         raise NameError(f"no function {name!r}")
     return typing.cast(Callable[..., typing.Any], getattr(scope["Solution"](), name))
-
-
-def reporter() -> Callable[[str, typing.Any], None]:
-    """A function that writes a line of the report; holds on to what a program might replace."""
-    dumps, write = json.dumps, os.write
-
-    def say(kind: str, value: typing.Any) -> None:
-        line = memoryview((dumps({kind: value}) + "\n").encode())
-        if len(line) > VALUE_BYTES:
-            line = memoryview((dumps({"error": f"output above {VALUE_BYTES // 2**20} MiB"}) + "\n").encode())
-        while line:
-            line = line[write(REPORT, line) :]
-
-    return say
-
-
-def described(error: BaseException) -> str:
-    """An exception for people."""
-    if isinstance(error, MemoryError):
-        return "memory"
-    text = str(error)[:1000]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def run_script(program: str) -> int:
-    """Run the program as a script that reads stdin and writes stdout; its exit status."""
-    say = reporter()
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), encoding="utf-8")
-    code = 0
-    try:
-        code = run_main(program)
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the end of any script does
-        atexit._run_exitfuncs()
-        sys.stdout.flush()
-    except BaseException as error:
-        say("error", described(error))
-        code = code or 1
-    return code
 
 
 def run_main(program: str) -> int:

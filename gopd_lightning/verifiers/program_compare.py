@@ -40,7 +40,9 @@ def _same_line(line: str, expected: str) -> bool:
 
 
 def same_json(value: Any, expected: Any) -> bool:
-    """Whether a returned value is the expected one of a JSON file: a tuple counts as a list, numbers are compared to 1e-6.
+    """Whether a returned value is the expected one of a JSON file.
+
+    A tuple counts as a list, and where one of two numbers is a float they are compared to 1e-6.
 
     Args:
         value: What a function returned.
@@ -125,14 +127,14 @@ def _found_or_not(value: Any, expected: Any, arguments: Arguments, tolerance: fl
 def _root(value: Any, expected: Any, arguments: Arguments, tolerance: float) -> bool:
     """Any root of the polynomial counts; the arguments are its coefficients, the constant one first."""
     terms = (factor * math.pow(value, power) for power, factor in enumerate(arguments[0]))
-    return abs(sum(terms)) <= max(tolerance, _TOLERANCE)
+    return bool(abs(sum(terms)) <= max(tolerance, _TOLERANCE))
 
 
 def _other_pyramid(value: Any, arguments: Arguments, tolerance: float) -> bool:
     """The problem does not say whether its height is the slanted one; the canonical solution takes it so."""
     base, height = arguments
     slanted = math.hypot(base / 2, height)
-    return abs(value - round(base**2 + 2 * base * slanted)) <= tolerance
+    return bool(abs(value - round(base**2 + 2 * base * slanted)) <= tolerance)
 
 
 def _other_digits(value: Any, arguments: Arguments, tolerance: float) -> bool:

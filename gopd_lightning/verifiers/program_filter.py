@@ -23,7 +23,7 @@ readlinkat 267 78; getdents 78 -; getdents64 217 61; getcwd 79 17; chdir 80 49; 
 mkdirat 258 34; rmdir 84 -; unlink 87 -; unlinkat 263 35; rename 82 -; renameat 264 38; renameat2 316 276
 link 86 -; linkat 265 37; symlink 88 -; symlinkat 266 36; ftruncate 77 46; fallocate 285 47; fadvise64 221 223
 fsync 74 82; fdatasync 75 83; sync_file_range 277 84; copy_file_range 326 285; sendfile 40 71; flock 73 32
-dup 32 23; dup2 33 -; dup3 292 24; pipe 22 -; pipe2 293 59; umask 95 166; mmap 9 222; munmap 11 215
+dup 32 23; dup2 33 -; dup3 292 24; pipe 22 -; pipe2 293 59; umask 95 166; munmap 11 215
 mprotect 10 226; mremap 25 216; madvise 28 233; msync 26 227; mincore 27 232; brk 12 214; rt_sigaction 13 134
 rt_sigprocmask 14 135; rt_sigreturn 15 139; rt_sigpending 127 136; rt_sigsuspend 130 133
 rt_sigtimedwait 128 137; sigaltstack 131 132; pause 34 -; restart_syscall 219 128; alarm 37 -; getitimer 36 102
@@ -50,6 +50,7 @@ _NUMBERS = {  # of calls that are allowed with certain arguments only
     "prctl": (157, 167),
     "ioctl": (16, 29),
     "fcntl": (72, 25),
+    "mmap": (9, 222),
 }
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column, AUDIT_ARCH_*
 _X32 = 0x40000000
@@ -61,7 +62,8 @@ _UNIX = 1
 _THREAD_NAME = (15, 16)
 _IOCTLS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)  # is it a terminal, its size; bytes left; flags
 _OWNERSHIP = (8, 10, 15)  # F_SETOWN, F_SETSIG and F_SETOWN_EX: would send signals to other processes
-_PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 22, 38, 2
+_MAP_STACK, _SMALLEST_STACK = 0x20000, 512 * 2**10  # so that memory limits the number of threads
+_PR_GET_SECCOMP, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _MODE_FILTER = 21, 22, 38, 2
 
 _OWN_PID = 0x7EADBEEF  # stands for the process's own number until `apply`
 
@@ -69,8 +71,10 @@ Code = list[tuple[int, int, int, int]]
 
 
 def supported() -> bool:
-    """Whether there is a filter for this machine."""
-    return sys.platform == "linux" and platform.machine() in _MACHINES and sys.maxsize > 2**32
+    """Whether this machine filters system calls."""
+    if sys.platform != "linux" or platform.machine() not in _MACHINES or sys.maxsize < 2**32:
+        return False
+    return int(ctypes.CDLL(None).prctl(_PR_GET_SECCOMP, 0, 0, 0, 0)) >= 0
 
 
 def program_filter(machine: str) -> bytes:
@@ -132,6 +136,10 @@ def _conditional() -> dict[str, Code]:
         "socketpair": [_argument(0), *_allow_values((_UNIX,)), _refuse(errno.EPERM)],
         "prctl": [_argument(0), *_allow_values(_THREAD_NAME), _refuse(errno.EPERM)],
         "ioctl": [_argument(1), *_allow_values(_IOCTLS), _refuse(errno.ENOTTY)],
+        "mmap": [
+            *(_argument(3), (_ANY_BIT, 0, 4, _MAP_STACK), (_LOAD, 0, 0, 16 + 8 + 4), (_AT_LEAST, 2, 0, 1)),
+            *(_argument(1), (_AT_LEAST, 0, 1, _SMALLEST_STACK), _end(_ALLOW), _refuse(errno.ENOMEM)),
+        ],
         "fcntl": [_argument(1), *_refuse_values(_OWNERSHIP), _end(_ALLOW)],
     }
 

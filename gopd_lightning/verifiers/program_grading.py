@@ -19,8 +19,8 @@ _LARGEST = 6 * 2**20  # bytes of JSON, all values of a problem together
 Job = dict[str, Any]
 Answer = dict[str, Any]
 T = TypeVar("T")
-# Yields jobs for the sandbox (program, fn_name, inputs, and perhaps reference_seconds: the processor time of the canonical
-# solution on these inputs), is sent their answers, returns the result.
+# Yields jobs for the sandbox (program, fn_name, inputs, and perhaps reference_seconds: the processor time of the
+# canonical solution on these inputs), is sent their answers, returns the result.
 Steps = Generator[Job, Answer, T]
 
 
@@ -29,7 +29,13 @@ class TrustedCodeError(RuntimeError):
 
 
 class ProgramTests(Protocol):
-    """The tests of one prompt."""
+    """The tests of one prompt.
+
+    Attributes:
+        left_out: Tests that no program is given, and why.
+    """
+
+    left_out: Mapping[str, str] = {}
 
     def prepare(self) -> Steps[None]:
         """Run what is trusted and needed once per prompt (a canonical solution).
@@ -92,9 +98,6 @@ class OracleTests(ProgramTests):
 
     A plus input on which the canonical solution itself breaks the limits is left out, and so are the plus inputs of
     the largest values where all values together are too large to leave the sandbox.
-
-    Attributes:
-        left_out: Why, by name of the test.
     """
 
     def __init__(self, row: Mapping[str, Any]) -> None:
@@ -122,11 +125,9 @@ class OracleTests(ProgramTests):
             found |= zip(places, answer["outputs"], strict=False)
             self._seconds[places[0] in self._base] += float(answer.get("cpu_seconds", 0))
             rest = places[len(answer["outputs"]) :]
-            if len(rest) == len(places) > 1:  # perhaps nothing but too much at once
-                waiting += [rest[: len(rest) // 2], rest[len(rest) // 2 :]]
-            elif rest:
-                self._leave_out(rest[0], f"the canonical solution failed: {answer.get('error')}")
-                waiting += filter(None, [rest[1:]])
+            if rest and len(json.dumps(answer["outputs"])) < _LARGEST // 4:
+                self._leave_out(rest.pop(0), f"the canonical solution failed: {answer.get('error')}")
+            waiting += filter(None, [rest])  # else perhaps nothing but too much at once: they get a run of their own
         self._leave_out_large(found)
         self._expected = {place: decode(found[place]) for place in sorted(found)}
 

@@ -37,10 +37,7 @@ WARM = (
     " itertools math operator queue random re statistics string textwrap threading time traceback typing"
 )
 ANSWERED, FAILED, ENDED = 0, 1, 2
-FILE_BYTES = 16 * 2**20
-VALUE_BYTES = 8 * 2**20
 ANSWER_BYTES = 64 * 2**20
-DEEPEST = 200
 CPU_OVERRUN = "killed: CPU time above {cpu_seconds:g} s"
 LOOK_SECONDS = 0.005
 CORES = os.cpu_count() or 1
@@ -55,6 +52,19 @@ class Run(typing.NamedTuple):
     cpu_seconds: float
 
 
+def load(name: str) -> types.ModuleType:
+    """Load a file that lies beside this one; its folder stays off the path of programs."""
+    spec = importlib.util.spec_from_file_location(name, os.path.join(os.path.dirname(__file__), name + ".py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+REPORT = load("program_report")
+
+
 def main(sandbox: str) -> int:
     """Answer jobs until stdin ends.
 
@@ -62,13 +72,16 @@ def main(sandbox: str) -> int:
         sandbox: "bubblewrap" or "weak": what this process was started in.
 
     Returns:
-        The exit status: 0 when stdin has ended, 1 when a keeper failed.
+        The exit status: 0 when stdin has ended, 1 when this machine cannot do it or a keeper failed.
     """
     root = os.getcwd()
     child = load("program_child").Child(sandbox == "weak", root, load)
     set_process(PR_SET_DUMPABLE, 0)  # no other process may look into this one, or into those forked from it
     for name in WARM.split():  # imported once, so that no program waits for them
         importlib.import_module(name)
+    if fault := trial(child, root, sandbox):
+        print(fault, file=sys.stderr)
+        return 1
     gc.collect()
     gc.freeze()
     send({"sandbox": sandbox})
@@ -85,14 +98,14 @@ def main(sandbox: str) -> int:
             return int(status != ENDED)
 
 
-def load(name: str) -> types.ModuleType:
-    """Load a file that lies beside this one; its folder stays off the path of programs."""
-    spec = importlib.util.spec_from_file_location(name, os.path.join(os.path.dirname(__file__), name + ".py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def trial(child: typing.Any, root: str, sandbox: str) -> str | None:
+    """Run a program that does nothing; say why that does not work."""
+    if child.code is None and sandbox != "weak":
+        return "the kernel filters no system calls"
+    nothing = {"program": "", "fn_name": None, "inputs": [""], "cpu_seconds": 9, "wall_seconds": 30, "memory_mb": 512}
+    error = run_job(child, nothing, root)["error"]
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    return f"an empty program fails: {error}" if error else None
 
 
 def set_process(option: int, value: int) -> None:
@@ -121,6 +134,8 @@ def empty(root: str) -> None:
             os.chmod(entry.path, stat.S_IRWXU)
             for inner in list(os.scandir(entry.path)):
                 number += 1
+                if inner.is_dir(follow_symlinks=False):
+                    os.chmod(inner.path, stat.S_IRWXU)  # a folder without rights cannot move
                 os.rename(inner.path, os.path.join(root, f".old{os.getpid()}.{number}"))
             os.rmdir(entry.path)
 
@@ -190,7 +205,7 @@ def run_once(child: typing.Any, job: Job, test: typing.Any, root: str) -> Run:
             child.become_program(job, test, folder, (stdin.fileno(), stdout.fileno(), report.fileno()))
         error, used = wait(pid, job)
         empty(root)
-        return collect_values(job, report, error, used) if job["fn_name"] else collect_text(stdout, report, error, used)
+        return collect(job, (stdout, report), error, used)
 
 
 def blank(root: str) -> typing.IO[bytes]:
@@ -249,69 +264,20 @@ def reason(code: int, used: float, overrun: list[str], job: Job) -> str | None:
     return f"exit status {code}" if code else None
 
 
-def collect_text(stdout: typing.IO[bytes], report: typing.IO[bytes], error: str | None, used: float) -> Run:
-    """The stdout of a script, unless it failed; its report holds only an error."""
-    stdout.seek(0)
-    data = stdout.read(FILE_BYTES + 1)
-    lines, _ = read_report(report)
-    if len(data) >= FILE_BYTES:
-        return Run([], f"output above {FILE_BYTES // 2**20} MiB", used)
-    if error is not None:
-        told = next((line["error"] for line in lines if isinstance(line.get("error"), str)), None)
-        return Run([], words(told) if told and error.startswith("exit status") else error, used)
-    return Run([data.decode(errors="replace")], None, used)
-
-
-def collect_values(job: Job, report: typing.IO[bytes], error: str | None, used: float) -> Run:
-    """The values of the calls that were made, and what stopped them."""
-    lines, trouble = read_report(report)
-    values = [line["value"] for line in lines if "value" in line][: len(job["inputs"])]
-    told = next((line["error"] for line in lines if isinstance(line.get("error"), str)), None)
-    if len(values) == len(job["inputs"]) and not (error or told or trouble):
-        return Run(values, None, used)
+def collect(job: Job, files: tuple[typing.IO[bytes], typing.IO[bytes]], error: str | None, used: float) -> Run:
+    """What a child left in its stdout and report; what it says of itself counts only if nothing else ended it."""
+    report = REPORT.read(files[1])
     if error is None or error.startswith("exit status"):
-        error = words(told) if told else trouble or error or "exited before the last test"
-    return Run(values, error, used)
-
-
-def read_report(report: typing.IO[bytes]) -> tuple[list[Job], str | None]:
-    """Lines that a child wrote, as far as they are in order, and what is wrong with the rest."""
-    report.seek(0)
-    data = report.read(VALUE_BYTES + 1)
-    if len(data) > VALUE_BYTES:
-        return [], f"output above {VALUE_BYTES // 2**20} MiB"
-    lines: list[Job] = []
-    for text in data.split(b"\n")[:-1]:
-        try:
-            line = json.loads(text)
-        except (ValueError, RecursionError):
-            return lines, "unreadable value"
-        if not isinstance(line, dict) or not shallow(line):
-            return lines, f"value nested deeper than {DEEPEST}"
-        lines.append(line)
-    return lines, None
-
-
-def shallow(value: typing.Any) -> bool:
-    """Whether whoever reads a value can walk it by recursion."""
-    layer = [value]
-    for _ in range(DEEPEST):
-        layer = [item for one in layer if isinstance(one, list | dict) for item in inside(one)]
-        if not layer:
-            return True
-    return False
-
-
-def inside(value: list[typing.Any] | Job) -> typing.Iterable[typing.Any]:
-    """The items of a list or dict that may have items of their own."""
-    items = value.values() if isinstance(value, dict) else value
-    return [item for item in items if isinstance(item, list | dict)]
-
-
-def words(text: str) -> str:
-    """What a program said of itself, on one short line."""
-    line = " ".join(text.split())[:200]
-    return "".join(letter if letter.isprintable() else "?" for letter in line)
+        error = report.error or error
+    if job["fn_name"]:
+        values = report.values[: len(job["inputs"])]
+        missing = REPORT.ENDED_EARLY if len(values) < len(job["inputs"]) else None
+        return Run(values, error or missing, used)
+    files[0].seek(0)
+    data = files[0].read(REPORT.FILE_BYTES)
+    if len(data) == REPORT.FILE_BYTES:
+        error = f"output above {REPORT.FILE_BYTES // 2**20} MiB"
+    return Run([] if error else [data.decode(errors="replace")], error, used)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,20 @@ def canonical(answer: str) -> str | None:
     return str(row["prompt"]) + str(row["canonical_solution"]) if "canonical_solution" in row else None
 
 
+def entry_point(answer: str) -> str | None:
+    """Name of the function that the tests of a prompt call; None for programs that read stdin.
+
+    Args:
+        answer: JSON text, as for `parse_tests`.
+
+    Raises:
+        ValueError: The text is not a JSON object.
+    """
+    row = _row(answer)
+    name = row.get("entry_point") or row.get("fn_name")
+    return str(name) if name else None
+
+
 def livecodebench_answer(row: Mapping[str, Any]) -> str:
     """The tests of a row of LiveCodeBench in verl's form.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 TAG = "$type"
 _PLAIN = (str, int, float, bool, type(None))
-_LISTS: dict[str, type] = {"tuple": tuple, "set": set, "frozenset": frozenset}
+_LISTS: dict[str, type[Any]] = {"tuple": tuple, "set": set, "frozenset": frozenset}
 _LARGE = 10**300  # JSON readers cap the digits of an integer
 
 

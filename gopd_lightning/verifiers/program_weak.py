@@ -114,16 +114,17 @@ def audit_hook(root: str, readable: list[str]) -> Callable[[str, tuple[object, .
         real = realpath(os.fsdecode(path)) if isinstance(path, str | bytes) else ""
         return real in files or real.startswith(below)
 
-    def hook(event: str, args: tuple[object, ...]) -> None:
+    def allowed(event: str, args: tuple[object, ...]) -> bool:
         if event == "open":
-            writing = isinstance(args[2], int) and bool(args[2] & WRITING)
-            if not (own(args[0]) if writing else visible(args[0])):
-                raise PermissionError(f"{event} outside a program's own folder")
-        elif event.startswith((*CLOSED, *SIGNALS)):
-            raise PermissionError(f"{event} is closed to programs")
-        elif event.startswith(LISTINGS) and not visible(args[0]):
-            raise PermissionError(f"{event} outside a program's own folder")
-        elif event.startswith(CHANGES) and not all(own(path) for path in args[:2]):
-            raise PermissionError(f"{event} outside a program's own folder")
+            return own(args[0]) if isinstance(args[2], int) and args[2] & WRITING else visible(args[0])
+        if event.startswith(LISTINGS):
+            return visible(args[0])
+        if event.startswith(CHANGES):
+            return all(own(path) for path in args[:2])
+        return not event.startswith((*CLOSED, *SIGNALS))
+
+    def hook(event: str, args: tuple[object, ...]) -> None:
+        if not allowed(event, args):
+            raise PermissionError(f"{event} is closed to programs, or outside their own folder")
 
     return hook

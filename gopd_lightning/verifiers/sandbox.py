@@ -21,15 +21,14 @@ BUBBLEWRAP, WEAK = "bubblewrap", "weak"
 
 _HERE = Path(__file__).parent
 _RUNNER = "program_runner.py"
-_SCRIPTS = (_RUNNER, "program_child.py", "program_values.py", "program_filter.py")
+_SCRIPTS = (_RUNNER, "program_child.py", "program_report.py", "program_values.py", "program_filter.py")
 _INSIDE = "/sandbox"
 _TMP_BYTES = 64 * 2**20
 _NOBODY = "65534"
 _PYTHON_OPTIONS = ("-s", "-S", "-P", "-B", "-X", "utf8")
-_ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # sets have the same order in every worker
-_LIBRARIES = ("/usr/lib", "/usr/lib64", "/usr/lib32", "/usr/libx32", "/lib", "/lib64", "/lib32", "/libx32")
-_SYSTEM = (*_LIBRARIES, "/etc/ld.so.cache", "/nix/store")
-_NAMESPACES = ("--unshare-all", "--unshare-user", "--disable-userns", "--cap-drop", "ALL")
+# Sets have the same order in every worker; one malloc arena, because each reserves much of a program's address space.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0", "MALLOC_ARENA_MAX": "1"}
+_NAMESPACES = ("--unshare-all", "--unshare-user", "--cap-drop", "ALL")
 _IDENTITY = ("--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "sandbox", "--clearenv")
 _LIFE = ("--as-pid-1", "--die-with-parent")
 
@@ -64,22 +63,36 @@ def describe(sandbox: str) -> str:
     """
     if sandbox == BUBBLEWRAP:
         return "programs run under bubblewrap: no network, no files but a read-only Python, no other processes"
-    calls = program_filter.supported()
-    files = program_landlock.supported()
-    missing = ["processes are visible", "an audit hook only guards files" if not files else "names of files are visible"]
-    if not calls:
-        missing.append("system calls are not filtered")
-    return f"programs run in the WEAK sandbox (bubblewrap: {bubblewrap_refusal()}); missing: {', '.join(missing)}"
+    missing = ["a view without the host's processes, users and file names", "a limit on files"]
+    if not program_landlock.supported():
+        missing.append("protection of files from native code")
+    if not program_filter.supported():
+        missing.append("a filter of system calls")
+    return f"programs run in the WEAK sandbox (bubblewrap: {bubblewrap_refusal()}), without {'; '.join(missing)}"
+
+
+def bubblewrap_refusal() -> str | None:
+    """Why bubblewrap does not work on this machine, in one line; None when it does (tried once a process)."""
+    return _trial()[1]
 
 
 @functools.cache
-def bubblewrap_refusal() -> str | None:
-    """Why bubblewrap does not work on this machine, in one line; None when it does (tried once a process)."""
+def _trial() -> tuple[bool, str | None]:
+    """Whether bubblewrap can also close user namespaces for good, and why it does not work at all."""
     if shutil.which("bwrap") is None:
-        return "bwrap is not installed"
+        return False, "bwrap is not installed"
+    refusals = []
+    for closed in (True, False):  # containers refuse this; the filter of system calls keeps them closed as well
+        refusals.append(_refusal(_command(closed)))
+        if refusals[-1] is None:
+            return closed, None
+    return False, refusals[-1]
+
+
+def _refusal(command: list[str]) -> str | None:
     try:
         trial = subprocess.run(
-            _bubblewrap_command(), stdin=subprocess.DEVNULL, capture_output=True, timeout=START_SECONDS, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=START_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return " ".join(str(error).split())
@@ -89,7 +102,7 @@ def bubblewrap_refusal() -> str | None:
     return lines[0] if lines else f"its exit status is {trial.returncode}"
 
 
-def _bubblewrap_command() -> list[str]:
+def _command(closed: bool) -> list[str]:
     """The command that starts a runner as process 1 of its own little world."""
     binds = [argument for path in _readable() for argument in _bind(path)]
     for name in _SCRIPTS:
@@ -101,12 +114,12 @@ def _bubblewrap_command() -> list[str]:
     binds += ["--size", str(_TMP_BYTES), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
     variables = [argument for pair in _ENVIRONMENT.items() for argument in ("--setenv", *pair)]
     python = [_python(), *_PYTHON_OPTIONS, f"{_INSIDE}/{_RUNNER}", BUBBLEWRAP]
-    bwrap = shutil.which("bwrap") or "bwrap"
-    return [bwrap, *_NAMESPACES, *_IDENTITY, *_LIFE, *variables, *binds, *python]
+    bwrap = [shutil.which("bwrap") or "bwrap", *_NAMESPACES, *(["--disable-userns"] if closed else [])]
+    return [*bwrap, *_IDENTITY, *_LIFE, *variables, *binds, *python]
 
 
 def _start_bubblewrap() -> Worker:
-    return Worker(lambda _: _bubblewrap_command(), _ENVIRONMENT, own_folder=False)
+    return Worker(lambda _: _command(_trial()[0]), _ENVIRONMENT, own_folder=False)
 
 
 def _start_weak() -> Worker:
@@ -121,9 +134,23 @@ def _python() -> str:
 
 def _readable() -> list[str]:
     """What a program may read: the interpreter, its library folder and the system's shared libraries."""
-    library = Path(sysconfig.get_path("stdlib")).parent
-    paths = [*_SYSTEM, str(library), sysconfig.get_path("platstdlib"), str(sysconfig.get_config_var("LIBDIR"))]
-    return list(dict.fromkeys(path for path in [*paths, _python()] if os.path.lexists(path)))
+    base = {"installed_base": sys.base_prefix, "platbase": sys.base_exec_prefix}  # not those of a virtual environment
+    standard = [sysconfig.get_path(name, vars=base) for name in ("stdlib", "platstdlib")]
+    # A Python with a prefix of its own keeps its shared libraries beside the standard library.
+    own = [path if path.startswith("/usr/lib") else os.path.dirname(path) for path in standard]
+    paths = [*_system_libraries(), *map(os.path.realpath, own), _python()]
+    return list(dict.fromkeys(path for path in paths if os.path.lexists(path)))
+
+
+def _system_libraries() -> list[str]:
+    """Folders of the loader and the C libraries, no wider than the distribution's layout allows."""
+    architecture = str(sysconfig.get_config_var("MULTIARCH") or "")
+    found = ["/usr/lib64", "/lib64", "/etc/ld.so.cache", "/nix/store"]
+    for root in ("/usr/lib", "/lib"):
+        inner = os.path.join(root, architecture)
+        narrow = architecture and os.path.isdir(inner) and not os.path.islink(root)
+        found += [inner, *map(str, Path(root).glob("ld-linux*"))] if narrow else [root]
+    return found
 
 
 def _bind(path: str) -> Sequence[str]:
@@ -134,7 +161,7 @@ def _bind(path: str) -> Sequence[str]:
 
 def _packages() -> list[str]:
     """Folders of installed packages below what is readable: programs get the standard library alone."""
-    roots = {os.path.realpath(path) for path in _readable() if os.path.isdir(path)}
+    roots = [path for path in _readable() if os.path.isdir(path) and not os.path.islink(path)]
     names = ("site-packages", "dist-packages", "python*/site-packages", "python*/dist-packages")
     found = {str(path) for root in roots for name in names for path in Path(root).glob(name)}
     return sorted(path for path in found if os.path.isdir(path) and not os.path.islink(path))

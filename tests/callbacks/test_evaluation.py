@@ -200,3 +200,13 @@ def test_domain_without_verifier_is_refused_before_any_weights_load(models, tmp_
     found, _ = evaluate(capsys, content, tmp_path)
     assert found.code == 2
     assert "the domain 'code' has no verifier" in found.errors[0]
+
+
+def test_id_that_occurs_twice_is_refused(models, tmp_path, capsys):
+    content = settings(models, tmp_path / "eval")
+    rows = ['{"id": "x", "prompt": "Q1=", "domain": "math", "answer": "1"}'] * 2
+    (tmp_path / "twice.jsonl").write_text("\n".join(rows) + "\n")
+    content["data"]["init_args"]["test"] = [{"path": str(tmp_path / "twice.jsonl")}]
+    found, _ = evaluate(capsys, content, tmp_path)
+    assert found.code == 2
+    assert "twice.jsonl row 2 (id x): the id 'x' of twice is taken by" in found.errors[0]

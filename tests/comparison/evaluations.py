@@ -16,7 +16,7 @@ def line(dataset: str, problem: int, sample: int, reward: float) -> dict[str, An
         "sample": sample,
         "prompt": f"What is {problem} + {problem}?",
         "response": "Let me think. " * 3,
-        "answer": str(2 * problem),
+        "answer": str(2 * problem) if reward == 1 else "0",
         "reward": reward,
         "reason": "" if reward == 1 else "another number",
         "vote": str(problem),

@@ -134,15 +134,11 @@ def test_a_file_that_is_not_the_summarys(pair, capsys):
     refused(compared(capsys, *pair), "has 9 problems, summary.json says 10")
 
 
-def test_other_problems_under_the_same_ids(pair, capsys):
-    edit(pair[1] / "aime.jsonl", lambda row: row.update(answer="1" + row["answer"]))
+@pytest.mark.parametrize("template", ["{}", "<user>{}<assistant>"])
+def test_other_problems_under_the_same_ids(pair, capsys, template):
+    question = template.format("How many {} are there?")
+    edit(pair[1] / "aime.jsonl", lambda row: row.update(prompt=question.format(row["id"][-1] * 3)))
     refused(compared(capsys, *pair), "aime: ", "not about the same problems", "10 of 10 ids", "aime-0")
-
-
-def test_other_prompts_where_there_are_no_answers(pair, capsys):
-    for folder, prompt in zip(pair, ("x", "y"), strict=True):
-        edit(folder / "aime.jsonl", lambda row, prompt=prompt: row.update(answer=None, prompt=prompt))
-    refused(compared(capsys, *pair), "not about the same problems")
 
 
 def test_runs_without_a_common_set(pair, tmp_path, capsys):
@@ -177,7 +173,7 @@ def test_a_set_that_only_one_run_has(tmp_path, capsys):
 def test_problems_that_only_one_run_has(tmp_path, capsys):
     a, b = (evaluation(tmp_path / name, {"aime": [RIGHT] * size}) for name, size in (("a", 5), ("b", 8)))
     found = compared(capsys, a, b)
-    assert warned(found) == "gopd: aime: 3 problems left out, which some run did not answer; 5 compared"
+    assert warned(found) == "gopd: aime: left out: 3 of 8 problems, which some run did not answer"
     assert "aime (5)" in found.out
 
 
@@ -187,16 +183,27 @@ def test_a_set_of_one_problem_beside_others(tmp_path, capsys):
     assert "lonely: left out" in warned(found)
 
 
-def test_a_few_other_answers(pair, capsys):
-    edit(pair[1] / "aime.jsonl", lambda row: row.update(answer="0.5"), ids=("aime-3", "aime-7"))
+def test_a_few_other_problems(pair, capsys):
+    edit(pair[1] / "aime.jsonl", lambda row: row.update(prompt="Prove it."), ids=("aime-3", "aime-7"))
     found = compared(capsys, *pair)
-    assert warned(found) == "gopd: aime: 2 problems left out, whose answers differ: aime-3, aime-7"
+    assert warned(found) == "gopd: aime: left out: 2 of 10 problems, whose ids stand for other prompts: aime-3, aime-7"
     assert "aime (8)" in found.out
 
 
 def test_another_chat_template(pair, capsys):
-    edit(pair[1] / "aime.jsonl", lambda row: row.update(prompt=f"<user>{row['prompt']}"))
-    assert "aime: b read other prompts than a on 10 of 10 problems" in warned(compared(capsys, *pair))
+    edit(pair[1] / "aime.jsonl", lambda row: row.update(prompt=f"<user>{row['prompt']} Think.<assistant>"))
+    found = compared(capsys, *pair)
+    assert "aime: b read 10 of 10 problems in another chat template" in warned(found)
+    assert "aime (10)" in found.out
+
+
+def test_another_chat_template_and_another_problem(pair, capsys):
+    edit(pair[1] / "aime.jsonl", lambda row: row.update(prompt=f"<user>{row['prompt']} Think.<assistant>"))
+    edit(pair[1] / "aime.jsonl", lambda row: row.update(prompt="<user>Prove it. Think.<assistant>"), ids=("aime-3",))
+    found = compared(capsys, *pair)
+    assert len(found.errors) == 2
+    assert "b read 9 of 10 problems" in found.errors[0]
+    assert found.errors[1] == "gopd: aime: left out: 1 of 10 problems, whose ids stand for other prompts: aime-3"
 
 
 def test_other_sampling(pair, capsys):

@@ -94,7 +94,7 @@ def test_what_is_left_is_markdown_and_a_picture(out, tmp_path, capsys):
     text = (target / "comparison.md").read_text()
     assert "90 % interval" in text
     assert f"- b: `{tmp_path / 'b'}`" in text
-    assert "Holm's correction over the 6 differences" in text
+    assert "Holm's correction over all 6 differences" in text
     assert len(rows(text)) == 9
 
 

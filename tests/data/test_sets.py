@@ -80,7 +80,7 @@ def livecodebench(starter):
     kind = "functional" if starter else "stdin"
     hidden = json.dumps([{"input": "5", "output": "6", "testtype": kind}])
     return {
-        "question_id": "abc",
+        "question_id": f"abc{len(starter)}",
         "question_content": "Add one.",
         "starter_code": starter,
         "public_test_cases": json.dumps([{"input": "1", "output": "2", "testtype": kind}]),

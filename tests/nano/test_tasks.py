@@ -43,7 +43,7 @@ def grade(verifier, graded):
     ]
     for prompt in prompts:
         verifier.check(prompt)
-    return verifier.verify(prompts, [response for _, response in graded])
+    return [verdict.reward for verdict in verifier.verify(prompts, [response for _, response in graded])]
 
 
 @pytest.mark.parametrize("domain", ["math", "code"])

@@ -96,7 +96,7 @@ EQUAL = {
     "terms and equations": r"""
         x+1 ~ 1+x
         \frac{n(n+1)}{2} ~ \frac{n^2+n}{2}
-        1 ~ \sin^2 x + \cos^2 x
+        2x ~ 2x \sin^2 x + 2x \cos^2 x
         5 ~ x = 5
         x = 5 ~ 5
         x=5 ~ x = 2 + 3 = 5
@@ -134,6 +134,7 @@ EQUAL = {
         5 \text{ cm} ~ 5 \mathrm{centimeters}
         12 ~ 12 \text{ cm}^2
         5 ~ 5cm
+        5 ~ 5 m
         12 ~ 12 apples
         5 ~ \$5
         90 ~ 90^\circ
@@ -175,6 +176,8 @@ UNEQUAL = {
         R^2-r^2 ~ 0
         10^{-20}x ~ 10^{-21}x
         3t ~ 3
+        \frac{1}{2} h ~ \frac12
+        2(a+b)h ~ 2(a+b)
         x+1 ~ y+1
         x=1 ~ y=1
         2x+y=1 ~ 1
@@ -246,7 +249,14 @@ def test_a_gold_that_can_be_graded_passes_the_check_and_equals_itself(gold):
 
 @pytest.mark.parametrize(
     "response",
-    ["30", r"\boxed{30} no, \boxed{20}", r"\boxed{}", r"\boxed{\frac{}{}{}", "\\boxed{" + "9" * 5000 + "}", "\\boxed{\ud800}"],
+    [
+        "30",
+        r"\boxed{30} no, \boxed{20}",
+        r"\boxed{}",
+        r"\boxed{\frac{}{}{}",
+        "\\boxed{" + "9" * 5000 + "}",
+        "\\boxed{\ud800}",
+    ],
 )
 def test_wrong_or_broken_answers_earn_nothing(response):
     assert verdict("30", response).reward == verdict(r"\pi", response).reward == 0.0

@@ -54,18 +54,35 @@ def test_the_verdict_gives_answer_and_reason(gold, response, answer, reason):
 )
 def test_equal_answers_share_a_vote(gold, answers):
     votes = {verdict(gold, f"\\boxed{{{answer}}}").vote for answer in answers}
-    assert len(votes) == 1 and votes != {None}
+    assert len(votes) == 1
+    assert votes != {None}
 
 
 def test_different_answers_have_different_votes_and_the_right_one_votes_for_the_gold():
-    answers = ["7", "8", "1/2", r"\sqrt2", r"\sqrt3", "(1,2)", "(2,1)", "[1,2]", "1,2", "x", r"\text{no}", "50\\%", "50"]
+    answers = [
+        "7",
+        "8",
+        "1/2",
+        r"\sqrt2",
+        r"\sqrt3",
+        "(1,2)",
+        "(2,1)",
+        "[1,2]",
+        "1,2",
+        "x",
+        r"\text{no}",
+        "50\\%",
+        "50",
+    ]
     votes = [verdict("7", f"\\boxed{{{answer}}}").vote for answer in answers]
     assert len(set(votes)) == len(votes)
     assert votes[0] == verdict("7", r"\boxed{x = 7.0}").vote == "7"
     assert verdict("7", "none").vote is None
 
 
-@pytest.mark.parametrize("answer", [None, "", "  ", "!!", r"\frac{1}{", "2 3", r"\frac{1}{2", "(1,", "3 +", r"\boxed{}"])
+@pytest.mark.parametrize(
+    "answer", [None, "", "  ", "!!", r"\frac{1}{", "2 3", r"\frac{1}{2", "(1,", "3 +", r"\boxed{}"]
+)
 def test_unusable_math_answer_is_refused_by_row(answer):
     with pytest.raises(InputError, match=r"^rows\.jsonl row 7: ") as error:
         VERIFIER.check(prompt(answer))

@@ -14,11 +14,12 @@ _HOMES = {
     "GRPO": "gopd_lightning.modules",
     "SFT": "gopd_lightning.modules",
     "Policy": "gopd_lightning.modules",
+    "Canonical": "gopd_lightning.modules",
     "PromptData": "gopd_lightning.data",
     "FSDP2": "gopd_lightning.strategies",
 }
 
-__all__ = ["FSDP2", "GOPD", "GRPO", "SFT", "Policy", "PromptData", "__version__"]
+__all__ = ["FSDP2", "GOPD", "GRPO", "SFT", "Canonical", "Policy", "PromptData", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from gopd_callbacks.progress import Progress
 from gopd_callbacks.results import Baselines, Results
 from gopd_callbacks.rollout import Rollout
 from gopd_callbacks.rollout_log import RolloutLog
+from gopd_callbacks.self_test import SelfTest
 
 __all__ = [
     "Baselines",
@@ -19,4 +20,5 @@ __all__ = [
     "Results",
     "Rollout",
     "RolloutLog",
+    "SelfTest",
 ]

@@ -21,6 +21,7 @@ import importlib
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import stat
 import struct
@@ -85,6 +86,11 @@ def main(sandbox: str) -> int:
     gc.collect()
     gc.freeze()
     send({"sandbox": sandbox})
+    return answer_jobs(child, root) if sandbox != "weak" else answer_jobs_alone(child, root)
+
+
+def answer_jobs(child: typing.Any, root: str) -> int:
+    """Fork a keeper for every job, and clean up after it; the exit status."""
     while True:
         keeper = os.fork()
         if keeper == 0:
@@ -92,10 +98,21 @@ def main(sandbox: str) -> int:
         status = os.waitstatus_to_exitcode(os.waitpid(keeper, 0)[1])
         end_all()
         empty(root)
-        if status == ENDED and sandbox == "weak":
-            os.rmdir(root)
         if status != ANSWERED:
             return int(status != ENDED)
+
+
+def answer_jobs_alone(child: typing.Any, root: str) -> int:
+    """Answer jobs where nothing outside ends this process and removes its folder; the exit status."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    set_process(PR_SET_PDEATHSIG, signal.SIGTERM)
+    try:
+        return answer_jobs(child, root)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)  # a keeper, with which its program dies
+        end_all()
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def trial(child: typing.Any, root: str, sandbox: str) -> str | None:
@@ -144,6 +161,7 @@ def keep(child: typing.Any, root: str) -> typing.NoReturn:
     """Be the keeper of one job."""
     code = FAILED
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         set_process(PR_SET_PDEATHSIG, signal.SIGKILL)
         job = receive()
         if job is not None:

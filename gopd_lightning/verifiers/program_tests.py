@@ -1,5 +1,6 @@
 """The formats in which `Prompt.answer` gives a program's tests."""
 
+import ast
 import base64
 import binascii
 import io
@@ -32,7 +33,9 @@ def parse_tests(answer: str) -> ProgramTests:
     if "base_input" in row:
         return _evalplus(row)
     if "entry_point" in row:
-        return CheckTests(_checked(row, ("test",)))
+        tests = _checked(row, ("test",))
+        _must_define(str(tests["test"]), "check", "test")
+        return CheckTests(tests)
     if "inputs" in row or "outputs" in row:
         return _verl(row)
     keys = ", ".join(map(repr, list(row)[:6])) or "nothing"
@@ -136,7 +139,17 @@ def _checked(row: dict[str, Any], more: tuple[str, ...]) -> dict[str, Any]:
     missing = [key for key in ("entry_point", "prompt", "canonical_solution", *more) if row.get(key) is None]
     if missing:
         raise ValueError(f'lacks "{missing[0]}"')
+    _must_define(str(row["prompt"]) + str(row["canonical_solution"]), str(row["entry_point"]), "canonical_solution")
     return row
+
+
+def _must_define(source: str, name: str, field: str) -> None:
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError as error:
+        raise ValueError(f'has a "{field}" that is not Python ({error.msg})') from error
+    if not any(isinstance(one, ast.FunctionDef) and one.name == name for one in statements):
+        raise ValueError(f'has a "{field}" that does not define the function {name}')
 
 
 def _evalplus(row: dict[str, Any]) -> OracleTests:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 NOBODY = 65534
 PROCESSES = 256
+UNIX = 1
 CAPABILITIES = 0x20080522  # version 3 of the capset interface
 CLOSED = ("socket.", "subprocess.", "ctypes.", "os.system", "os.exec", "os.spawn", "os.posix", "os.fork", "os.kill")
 SIGNALS = ("signal.pthread_kill", "pty.", "syslog.", "webbrowser.", "sqlite3.enable_load_extension")
@@ -117,6 +118,8 @@ def audit_hook(root: str, readable: list[str]) -> Callable[[str, tuple[object, .
     def allowed(event: str, args: tuple[object, ...]) -> bool:
         if event == "open":
             return own(args[0]) if isinstance(args[2], int) and args[2] & WRITING else visible(args[0])
+        if event == "socket.__new__":
+            return args[1] == UNIX  # a pair of connected ones, which asyncio needs; binding and connecting are closed
         if event.startswith(LISTINGS):
             return visible(args[0])
         if event.startswith(CHANGES):

@@ -45,11 +45,23 @@ class Worker:
     ) -> None:
         self._owner = os.getpid()
         self._folder = tempfile.mkdtemp(prefix="gopd-worker-") if own_folder else "/"
+        try:
+            self._process = self._launched(command(self._folder), environment or {})
+        except OSError:
+            self._remove_folder()
+            raise
+        try:
+            self.hello = self._receive(time.monotonic() + START_SECONDS)
+        except OSError:
+            self.close()
+            raise
+
+    def _launched(self, command: Sequence[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         pipe = subprocess.PIPE
         # A session of its own: Ctrl-C in the terminal is for the trainer, which may still want to grade.
-        self._process = subprocess.Popen(
-            command(self._folder),
-            env=environment or {},
+        process = subprocess.Popen(
+            command,
+            env=environment,
             cwd=self._folder,
             stdin=pipe,
             stdout=pipe,
@@ -57,13 +69,9 @@ class Worker:
             bufsize=0,
             start_new_session=True,
         )
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
-        try:
-            self.hello = self._receive(time.monotonic() + START_SECONDS)
-        except OSError:
-            self.close()
-            raise
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        return process
 
     def ask(self, message: Message, seconds: float) -> Message:
         """Send a message and wait for its answer.
@@ -100,6 +108,9 @@ class Worker:
                 with contextlib.suppress(OSError):
                     pipe.close()
         self._process.wait()
+        self._remove_folder()
+
+    def _remove_folder(self) -> None:
         if self._folder != "/":
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -154,7 +165,6 @@ class WorkerPool:
         self._idle: queue.SimpleQueue[Worker | None] = queue.SimpleQueue()
         for _ in range(workers):
             self._idle.put(None)  # started by the first message that finds it
-        self._workers = workers
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="gopd-worker")
 
     def hello(self) -> Message:
@@ -178,11 +188,11 @@ class WorkerPool:
         return list(self._threads.map(self._ask, messages))
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers, for good."""
         if os.getpid() != self.owner:
             return
         self._threads.shutdown(wait=True)
-        for _ in range(self._workers):
+        while not self._idle.empty():
             worker = self._idle.get()
             if worker is not None:
                 worker.close()

@@ -42,7 +42,9 @@ def harmless(name: str, *attempts: str, setup: str = "", weak: str | None = None
         f" try:\n  try{place}()\n  done.append({attempt!r})\n except (OSError, RuntimeError, ImportError, ValueError): pass"
         for place, attempt in enumerate(attempts)
     )
-    return Attack(name, f"{body}\ndef f(xs):\n done = []\n{calls}\n return sum(xs) if not done else done", "", weak=weak)
+    return Attack(
+        name, f"{body}\ndef f(xs):\n done = []\n{calls}\n return sum(xs) if not done else done", "", weak=weak
+    )
 
 
 def task(script: bool = False) -> Prompt:

@@ -1,5 +1,6 @@
 """The sandboxes that attacks are launched in, and a host with something to lose."""
 
+import os
 import socket
 import threading
 
@@ -52,15 +53,16 @@ def weak_only(monkeypatch):
 @pytest.fixture(scope="module", params=["bubblewrap", "weak"])
 def verifier(request):
     """A verifier with one worker; `verifier.known` processes belong to it while it is idle."""
+    if request.param == "bubblewrap" and (refusal := sandbox.bubblewrap_refusal()):
+        pytest.skip(f"no bubblewrap here: {refusal}")
+    before = len(attacks.processes_below(os.getpid()))
+    weak = request.param == "weak"
+    made = ProgramVerifier(0.25, wall_seconds=2.5, memory_mb=256, workers=1, allow_weak_sandbox=weak)
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == "weak":
+        if weak:
             weak_only(patch)
-        elif refusal := sandbox.bubblewrap_refusal():
-            pytest.skip(f"no bubblewrap here: {refusal}")
-        before = len(attacks.processes_below(attacks.os.getpid()))
-        made = ProgramVerifier(0.25, wall_seconds=2.5, memory_mb=256, workers=1, allow_weak_sandbox=request.param == "weak")
         made.start()
-        made.sandbox = request.param
-        made.known = before + {"bubblewrap": 3, "weak": 2}[request.param]  # bwrap, runner, keeper
-        yield made
-        made.close()
+    made.sandbox = request.param
+    made.known = before + (2 if weak else 3)  # bwrap, the runner, and a keeper that waits for a job
+    yield made
+    made.close()

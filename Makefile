@@ -13,7 +13,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-setup: $(VENV)/.ready  ## make the environment .venv
+# Programs of models run under bubblewrap; who cannot install it here is told how, once.
+$(VENV)/.sandbox: $(VENV)/.ready
+	@command -v bwrap >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || { \
+	  export DEBIAN_FRONTEND=noninteractive; apt-get install -y bubblewrap || \
+	  { apt-get update && apt-get install -y bubblewrap; }; } </dev/null >/dev/null 2>&1 || true
+	@command -v bwrap >/dev/null || echo "no bubblewrap, the sandbox for programs: install it (sudo apt-get install" \
+	  "bubblewrap, sudo dnf install bubblewrap); without it code rewards need allow_weak_sandbox: true"
+	@touch $@
+
+setup: $(VENV)/.ready $(VENV)/.sandbox  ## make the environment .venv
 
 run: setup  ## merge two nano experts past their teachers (under 5 minutes); again: goes on, or shows the table
 	$(BIN)/gopd fit --config configs/multi_teacher_merge.yaml --ckpt_path last

@@ -49,13 +49,9 @@ def main() -> None:
         jobs = [make(number) for number in range(JOBS)]
         rate(pool, jobs[: 4 * WORKERS])
         runs = [rate(pool, jobs) for _ in range(REPEATS)]
-        found[name] = {
-            "programs_per_second": round(statistics.median(runs), 1),
-            "runs": [round(run, 1) for run in runs],
-        }
-        print(
-            f"{name}: {found[name]['programs_per_second']} programs a second, {TESTS} tests each (runs {found[name]['runs']})"
-        )
+        median = round(statistics.median(runs), 1)
+        found[name] = {"programs_per_second": median, "runs": [round(run, 1) for run in runs]}
+        print(f"{name}: {median} programs a second, {TESTS} tests each (runs {found[name]['runs']})")
     pool.close()
     RESULTS.parent.mkdir(exist_ok=True)
     text = json.dumps({"workers": WORKERS, "tests": TESTS, **found, **facts}, indent=1) + "\n"

@@ -11,6 +11,7 @@ from collections.abc import Callable
 DESCRIPTOR = 3
 FILE_BYTES = 16 * 2**20  # largest file, stdout included
 VALUE_BYTES = 8 * 2**20  # all values of a run as JSON
+ERROR_BYTES = 2**14  # there is always room for an error
 DEEPEST = 200
 ENDED_EARLY = "exited before the last test"
 TOO_LARGE = f"output above {VALUE_BYTES // 2**20} MiB"
@@ -26,7 +27,7 @@ class Report(typing.NamedTuple):
 def reporter() -> Callable[[str, typing.Any], None]:
     """A function that writes a line, "value" or "error"; it holds on to what a program might replace."""
     dumps, write = json.dumps, os.write
-    left = [VALUE_BYTES]
+    left = [VALUE_BYTES - ERROR_BYTES]
 
     def say(kind: str, value: typing.Any) -> None:
         line = memoryview((dumps({kind: value}) + "\n").encode())
@@ -56,7 +57,9 @@ def read(file: typing.IO[bytes]) -> Report:
         file: The file behind the descriptor.
     """
     file.seek(0)
-    data = file.read(FILE_BYTES + 1)
+    data = file.read(VALUE_BYTES + 1)
+    if len(data) > VALUE_BYTES:
+        return Report([], TOO_LARGE)
     values: list[typing.Any] = []
     for text in data.split(b"\n")[:-1]:
         try:

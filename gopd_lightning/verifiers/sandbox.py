@@ -21,7 +21,8 @@ BUBBLEWRAP, WEAK = "bubblewrap", "weak"
 
 _HERE = Path(__file__).parent
 _RUNNER = "program_runner.py"
-_SCRIPTS = (_RUNNER, "program_child.py", "program_report.py", "program_values.py", "program_filter.py")
+_PARTS = ("keeper", "child", "report", "values", "filter")
+_SCRIPTS = (_RUNNER, *(f"program_{part}.py" for part in _PARTS))
 _INSIDE = "/sandbox"
 _TMP_BYTES = 64 * 2**20
 _NOBODY = "65534"
@@ -63,12 +64,12 @@ def describe(sandbox: str) -> str:
     """
     if sandbox == BUBBLEWRAP:
         return "programs run under bubblewrap: no network, no files but a read-only Python, no other processes"
-    missing = ["a view without the host's processes, users and file names", "a limit on files"]
+    flaws = ["see which files and processes exist", "fill the disk in the time they have"]
     if not program_landlock.supported():
-        missing.append("protection of files from native code")
+        flaws.append("read and change files by native code")
     if not program_filter.supported():
-        missing.append("a filter of system calls")
-    return f"programs run in the WEAK sandbox (bubblewrap: {bubblewrap_refusal()}), without {'; '.join(missing)}"
+        flaws.append("start processes and connections by native code")
+    return f"programs run in the WEAK sandbox (bubblewrap: {bubblewrap_refusal()}); they may {', '.join(flaws)}"
 
 
 def bubblewrap_refusal() -> str | None:

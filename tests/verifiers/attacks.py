@@ -12,6 +12,7 @@ from typing import Any
 from gopd_lightning.records import Prompt, Verdict
 from gopd_lightning.verifiers import ProgramVerifier
 
+REFUSED = "refused = OSError, RuntimeError, ImportError, ValueError"
 SUM = "def f(xs):\n return sum(xs)"
 
 
@@ -37,9 +38,9 @@ class Attack:
 def harmless(name: str, *attempts: str, setup: str = "", weak: str | None = None) -> Attack:
     """An attack of many attempts, statements of Python: it passes when every one of them raises."""
     lines = [f"def try{place}():\n{textwrap.indent(attempt, '  ')}" for place, attempt in enumerate(attempts)]
-    body = "\n".join([setup, "import os, sys, ctypes, signal", *lines])
+    body = "\n".join([setup, "import os, sys, ctypes, signal", REFUSED, *lines])
     calls = "\n".join(
-        f" try:\n  try{place}()\n  done.append({attempt!r})\n except (OSError, RuntimeError, ImportError, ValueError): pass"
+        f" try:\n  try{place}()\n  done.append({attempt!r})\n except refused: pass"
         for place, attempt in enumerate(attempts)
     )
     return Attack(

@@ -49,7 +49,9 @@ ATTACKS = [
         script=True,
     ),
     Attack("memory bomb, list", "def f(xs):\n return [0] * 10**10", "memory"),
-    Attack("memory bomb, growing bytes", "def f(xs):\n b = bytearray()\n while True: b += bytes(2**24)", "memory"),
+    Attack(
+        "memory bomb, growing bytes", "def f(xs):\n b = bytearray()\n while True: b += bytes(2**24)", f"memory|{CPU}"
+    ),
     Attack("memory bomb, mmap", "import mmap\ndef f(xs):\n return mmap.mmap(-1, 2**33)[0]", "Cannot allocate"),
     Attack(
         "memory bomb, many shared maps",
@@ -58,9 +60,9 @@ ATTACKS = [
     ),
     Attack(
         "memory bomb, threads",
-        "import threading\nkeep = []\ndef eat():\n while True: keep.append(bytes(2**22))\nts = [threading.Thread(target=eat) for _ in range(8)]\n[t.start() for t in ts]\n[t.join() for t in ts]\n"
-        + SUM
-        + "\nprint(len(keep))\nassert 0",
+        "import threading\nkeep = []\ndef eat():\n while True: keep.append(bytes(2**22))\n"
+        "ts = [threading.Thread(target=eat) for _ in range(8)]\n[t.start() for t in ts]\n"
+        "[t.join() for t in ts]\n" + SUM + "\nprint(len(keep))\nassert 0",
         f"AssertionError|{MEMORY}|{CPU}",
     ),
     Attack(
@@ -75,7 +77,8 @@ ATTACKS = [
     ),
     Attack(
         "thread bomb",
-        "import threading, time\nthreading.stack_size(32768)\nwhile True: threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
+        "import threading, time\nthreading.stack_size(32768)\n"
+        "while True: threading.Thread(target=time.sleep, args=(99,), daemon=True).start()",
         f"{MEMORY}|{CPU}|ran for",
     ),
     Attack("fork bomb", "import os\nwhile True: os.fork()", "PermissionError"),
@@ -92,7 +95,8 @@ ATTACKS = [
     Attack("endless recursion", "def f(xs):\n return f(xs)", "RecursionError"),
     Attack(
         "recursion in C",
-        "import sys\nsys.setrecursionlimit(10**9)\nclass C:\n def __repr__(self): return repr(self)\ndef f(xs):\n return repr(C())",
+        "import sys\nsys.setrecursionlimit(10**9)\nclass C:\n def __repr__(self): return repr(self)\n"
+        "def f(xs):\n return repr(C())",
         f"signal 11|{MEMORY}|RecursionError|{CPU}",
     ),
     Attack("deeply nested source", "def f(xs):\n return " + "(" * 5000 + ")" * 5000, "SyntaxError|memory|signal 11"),
@@ -161,8 +165,21 @@ ATTACKS = [
     ),
     Attack(
         "pipes filled",
-        "import os\nkeep = []\nwhile True:\n r, w = os.pipe()\n os.set_blocking(w, False)\n try:\n  while True: os.write(w, bytes(65536))\n except BlockingIOError: pass",
+        "import os\nkeep = []\nwhile True:\n r, w = os.pipe()\n os.set_blocking(w, False)\n try:\n"
+        "  while True: os.write(w, bytes(65536))\n except BlockingIOError: pass",
         "Too many open files",
+    ),
+    Attack(
+        "report filled",
+        "import os\nfor _ in range(15): os.write(3, b'{\"value\": 1}\\n' * 80000)\n" + SUM,
+        f"output above 8 MiB|{CPU}",
+    ),
+    Attack(
+        "values that are slow to decode forged",  # all have the same hash
+        "import os\nsame = ', '.join(str(i * (2**61 - 1)) for i in range(10**5))\n"
+        'text = \'{"value": {"$type": "set", "value": [%s]}}\\n\' % same\n'
+        "for _ in range(2): os.write(3, text.encode())\n" + SUM,
+        "unreadable value",
     ),
     harmless(
         "limits raised",

@@ -79,12 +79,15 @@ ATTACKS = [
     ),
     Attack(
         "result forged on every descriptor",
-        'import os\nfor fd in range(64):\n for text in (b\'{"outputs": [0, 0], "error": null}\\n\', b\'{"value": true}\\n\'):\n  try: os.write(fd, text)\n  except OSError: pass\nos._exit(0)',
+        "import os\nfor fd in range(64):\n"
+        ' for text in (b\'{"outputs": [0, 0], "error": null}\\n\', b\'{"value": true}\\n\'):\n'
+        "  try: os.write(fd, text)\n  except OSError: pass\nos._exit(0)",
         "unreadable|expected",
     ),
     Attack(
         "frame forged on every descriptor",
-        "import os, struct\nbody = b'{\"outputs\": [3, 5], \"error\": null}'\nfor fd in range(64):\n try: os.write(fd, struct.pack('>I', len(body)) + body)\n except OSError: pass\nos._exit(0)",
+        'import os, struct\nbody = b\'{"outputs": [3, 5], "error": null}\'\nfor fd in range(64):\n'
+        " try: os.write(fd, struct.pack('>I', len(body)) + body)\n except OSError: pass\nos._exit(0)",
         "unreadable|exited",
     ),
     Attack(
@@ -96,12 +99,14 @@ ATTACKS = [
     Attack("all descriptors closed", "import os\nos.closerange(0, 99)\n" + SUM, "exit status 1|Bad file|exited"),
     Attack(
         "checker patched: json",
-        "import json\njson.dumps = lambda *a, **k: '{\"value\": 3}'\njson.encoder.encode_basestring_ascii = None\ndef f(xs):\n return 0",
+        "import json\njson.dumps = lambda *a, **k: '{\"value\": 3}'\n"
+        "json.encoder.encode_basestring_ascii = None\ndef f(xs):\n return 0",
         "expected 3|exit status 1",
     ),
     Attack(
         "checker patched: builtins",
-        "import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.type = lambda x: int\nbuiltins.len = lambda x: 0\nbuiltins.abs = builtins.zip = None\ndef f(xs):\n return 0",
+        "import builtins\nbuiltins.isinstance = lambda *a: True\nbuiltins.type = lambda x: int\n"
+        "builtins.len = lambda x: 0\nbuiltins.abs = builtins.zip = None\ndef f(xs):\n return 0",
         "expected 3|Error|exit",
     ),
     Attack(
@@ -116,12 +121,18 @@ ATTACKS = [
     ),
     Attack(
         "checker patched: frames",
-        "import sys\nframe = sys._getframe()\nwhile frame:\n for name, value in list(frame.f_globals.items()):\n  if callable(value) and name != 'sys': frame.f_globals[name] = lambda *a, **k: 0\n frame = frame.f_back\ndef f(xs):\n return 0",
+        "import sys\nframe = sys._getframe()\nwhile frame:\n"
+        " for name, value in list(frame.f_globals.items()):\n"
+        "  if callable(value) and name != 'sys': frame.f_globals[name] = lambda *a, **k: 0\n"
+        " frame = frame.f_back\ndef f(xs):\n return 0",
         "expected 3|Error|exit|exited",
     ),
     Attack(
         "checker patched: garbage collector",
-        "import gc, types\nfor one in gc.get_objects():\n if isinstance(one, types.FunctionType) and one.__name__ in ('say', 'encode', 'described', 'reporter'): one.__code__ = (lambda *a, **k: 3).__code__\ndef f(xs):\n return 0",
+        "import gc, types\nfor one in gc.get_objects():\n"
+        " if isinstance(one, types.FunctionType) and one.__name__ in ('say', 'encode', 'described', 'reporter'):\n"
+        "  one.__code__ = (lambda *a, **k: 3).__code__\n"
+        "def f(xs):\n return 0",
         "expected 3|Error|exit",
     ),
     Attack(
@@ -183,8 +194,8 @@ def f():
  r, w = os.pipe()
  found, here = 0, id(object()) & ~4095
  for page in range(here - 2**26, here + 2**26, 4096):
-  if libc.write(w, ctypes.c_void_p(page), 4096) == 4096 and re.search(b'left-by-[a]n-earlier-program', os.read(r, 4096)):
-   found += 1
+  if libc.write(w, ctypes.c_void_p(page), 4096) == 4096:
+   found += bool(re.search(b'left-by-[a]n-earlier-program', os.read(r, 4096)))
  return found
 """
 

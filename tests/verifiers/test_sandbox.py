@@ -104,7 +104,9 @@ def test_failed_script_has_no_output(pool, program, error):
         ("import asyncio\nasync def f(): print(1)\nasyncio.run(f())", "1\n"),
         ("from concurrent.futures import ThreadPoolExecutor as T\nprint(sum(T(8).map(int, '1234')))", "10\n"),
         (
-            "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(2**26)\ndef g(n): return n and g(n - 1)\nt = threading.Thread(target=lambda: print(g(10**5)))\nt.start()\nt.join()",
+            "import sys, threading\nsys.setrecursionlimit(10**6)\nthreading.stack_size(2**26)\n"
+            "def g(n): return n and g(n - 1)\nt = threading.Thread(target=lambda: print(g(10**5)))\n"
+            "t.start()\nt.join()",
             "0\n",
         ),
         ("import tempfile\nwith tempfile.TemporaryFile() as t: print(t.write(b'abc'))", "3\n"),
@@ -222,7 +224,7 @@ print(*attacks.processes_below(os.getpid()), flush=True)
 os.kill(os.getpid(), 9)
 """
     folder = os.path.dirname(__file__)
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": folder}
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": os.pathsep.join([folder, *sys.path])}
     done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, check=False)
     children = [int(word) for word in done.stdout.split()]
     assert children

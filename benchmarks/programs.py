@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gopd_lightning.verifiers.sandbox import program_pool
+from gopd_lightning.verifiers.sandbox.pool import program_pool
 from gopd_lightning.verifiers.worker import WorkerPool
 
 WORKERS, REPEATS, JOBS, TESTS = 2, 5, 200, 6

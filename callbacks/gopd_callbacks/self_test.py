@@ -14,8 +14,8 @@ from gopd_callbacks.sample_store import write_whole
 from gopd_lightning.errors import InputError, TrainingError
 from gopd_lightning.records import Batch, Completion, Prompt, Row, run_seed, seed_of
 from gopd_lightning.verifiers import Verifier
-from gopd_lightning.verifiers.mutation import mutants
-from gopd_lightning.verifiers.program_tests import canonical, entry_point, parse_tests
+from gopd_lightning.verifiers.programs.formats import canonical, entry_point, parse_tests
+from gopd_lightning.verifiers.programs.mutation import mutants
 
 _FILE = "selftest.jsonl"
 

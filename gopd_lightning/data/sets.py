@@ -135,7 +135,7 @@ def _evalplus(row: Mapping[str, Any], source: str) -> tuple[str, str, str]:
 
 
 def _livecodebench(row: Mapping[str, Any], source: str) -> tuple[str, str, str]:
-    from gopd_lightning.verifiers.program_tests import livecodebench_answer
+    from gopd_lightning.verifiers.programs.formats import livecodebench_answer
 
     _need(row, _LIVECODEBENCH, source)
     try:

@@ -1,10 +1,8 @@
 """Verifiers: a response in, a reward in [0, 1] out."""
 
-from gopd_lightning.verifiers.boxed import MathVerifier
 from gopd_lightning.verifiers.exact import ExactMatch
-from gopd_lightning.verifiers.math_answer import extract_boxed
-from gopd_lightning.verifiers.program import ProgramVerifier
-from gopd_lightning.verifiers.program_answer import extract_program
+from gopd_lightning.verifiers.mathematics import MathVerifier, extract_boxed
+from gopd_lightning.verifiers.programs import ProgramVerifier, extract_program
 from gopd_lightning.verifiers.protocol import Verifier
 from gopd_lightning.verifiers.weighted import Part, WeightedSum
 

@@ -18,8 +18,8 @@ def grader_version(verifier: object) -> str:
         of math-verify.
     """
     digest = hashlib.blake2b(digest_size=8)
-    files = {*Path(__file__).parent.glob("*.py"), Path(inspect.getfile(type(verifier)))}
-    for file in sorted(files, key=lambda file: file.name):
+    files = {*Path(__file__).parent.rglob("*.py"), Path(inspect.getfile(type(verifier)))}
+    for file in sorted(files, key=lambda file: file.parts[-2:]):
         digest.update(file.read_bytes())
     digest.update(f"math-verify {version('math-verify')} {_settings(verifier)}".encode())
     return digest.hexdigest()

@@ -115,7 +115,7 @@ def test_sum_of_no_verifiers(lean, refused):
 def test_weak_sandbox_that_nobody_asked_for(lean, refused, tmp_path, monkeypatch):
     graded(lean, tmp_path, CODE, json.dumps(CALLS))
     rows(lean, tmp_path / "train.jsonl", json.dumps({"prompt": "Q1=", "domain": "code", "answer": json.dumps(CALLS)}))
-    refusal = "gopd_lightning.verifiers.sandbox.bubblewrap_refusal"
+    refusal = "gopd_lightning.verifiers.sandbox.pool.bubblewrap_refusal"
     monkeypatch.setattr(refusal, lambda: "bwrap is not installed")
     line = refused(lean)
     assert "allow_weak_sandbox: true" in line

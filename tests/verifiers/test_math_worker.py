@@ -12,7 +12,7 @@ import pytest
 
 from gopd_lightning.records import Prompt
 from gopd_lightning.verifiers import MathVerifier
-from gopd_lightning.verifiers import math_pool as pool
+from gopd_lightning.verifiers.mathematics import pool
 
 SECONDS = 1.0
 VERIFIER = MathVerifier(seconds=SECONDS)

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from gopd_lightning.verifiers.mutation import mutants
+from gopd_lightning.verifiers.programs.mutation import mutants
 
 SOURCE = '''def f(xs):
     """Sum of the positive ones: f([1]) == 1."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gopd_lightning.verifiers.program_answer import complete, extract_program
+from gopd_lightning.verifiers.programs.answer import complete, extract_program
 
 RESPONSES = {
     "no fence": ("x = 1", "x = 1"),

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gopd_lightning.verifiers.program_compare import same_json, same_text, same_value, short
-from gopd_lightning.verifiers.program_shapes import typed_inputs
+from gopd_lightning.verifiers.programs.compare import same_json, same_text, same_value, short
+from gopd_lightning.verifiers.programs.shapes import typed_inputs
 
 NAN = float("nan")
 

@@ -8,12 +8,13 @@ import sys
 
 import pytest
 
-from gopd_lightning.verifiers import program_filter, program_landlock
+from gopd_lightning.verifiers.sandbox import filter as system_calls
+from gopd_lightning.verifiers.sandbox import landlock
 
 ALLOW, KILL, REFUSE = 0x7FFF0000, 0x80000000, 0x00050000
 EPERM, ENOSYS, ENOMEM = REFUSE | errno.EPERM, REFUSE | errno.ENOSYS, REFUSE | errno.ENOMEM
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
-OWN = program_filter._OWN_PID
+OWN = system_calls._OWN_PID
 
 
 def answer(machine, number, *arguments, architecture=None):
@@ -21,7 +22,7 @@ def answer(machine, number, *arguments, architecture=None):
     data = struct.pack(
         "<IIQ6Q", number, architecture or ARCHITECTURES[machine], 0, *arguments, *[0] * (6 - len(arguments))
     )
-    steps = list(struct.iter_unpack("HBBI", program_filter.program_filter(machine)))
+    steps = list(struct.iter_unpack("HBBI", system_calls.program_filter(machine)))
     place = value = 0
     while True:
         code, yes, no, operand = steps[place]
@@ -87,15 +88,15 @@ def test_foreign_interfaces_are_closed():
 
 def test_no_number_is_listed_twice():
     for column in (0, 1):
-        conditional = [numbers[column] for numbers in program_filter._NUMBERS.values()]
-        listed = [*program_filter.allowed(column), *conditional]
+        conditional = [numbers[column] for numbers in system_calls._NUMBERS.values()]
+        listed = [*system_calls.allowed(column), *conditional]
         assert len(listed) == len(set(listed)) > 90
 
 
-@pytest.mark.skipif(not program_filter.supported(), reason="no filter on this machine")
+@pytest.mark.skipif(not system_calls.supported(), reason="no filter on this machine")
 def test_filter_binds_the_process_that_applies_it():
     code = (
-        "import os, platform, socket\nfrom gopd_lightning.verifiers import program_filter as p\n"
+        "import os, platform, socket\nfrom gopd_lightning.verifiers.sandbox import filter as p\n"
         "p.apply(p.program_filter(platform.machine()))\n"
         "for act in (socket.socket, os.fork, lambda: os.kill(1, 0)):\n"
         " try: act(); print('reached')\n except PermissionError: print('refused')\nos.kill(os.getpid(), 0)"
@@ -104,7 +105,7 @@ def test_filter_binds_the_process_that_applies_it():
     assert done.stdout.split() == ["refused"] * 3
 
 
-@pytest.mark.skipif(not program_landlock.supported(), reason="no Landlock on this machine")
+@pytest.mark.skipif(not landlock.supported(), reason="no Landlock on this machine")
 def test_landlock_leaves_what_the_rules_name(tmp_path):
     names = ("readable", "own", "closed")
     for name in names:
@@ -112,7 +113,7 @@ def test_landlock_leaves_what_the_rules_name(tmp_path):
         (tmp_path / name / "file").write_text("x")
     readable, own, closed = (str(tmp_path / name) for name in names)
     code = (
-        "import os\nfrom gopd_lightning.verifiers import program_landlock as p\n"
+        "import os\nfrom gopd_lightning.verifiers.sandbox import landlock as p\n"
         f"p.restrict(p.rules([{readable!r}, '/no/such', '/dev/null'], {own!r}))\n"
         f"open({readable + '/file'!r}); open({own + '/new'!r}, 'w'); open('/dev/null', 'w'); print('open')\n"
         f"for act in (lambda: open({closed + '/file'!r}), lambda: open({readable + '/file'!r}, 'w'),"

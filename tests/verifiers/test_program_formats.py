@@ -11,7 +11,7 @@ import pytest
 from gopd_lightning.errors import InputError
 from gopd_lightning.records import Prompt
 from gopd_lightning.verifiers import ProgramVerifier
-from gopd_lightning.verifiers.program_tests import canonical, entry_point, livecodebench_answer, parse_tests
+from gopd_lightning.verifiers.programs.formats import canonical, entry_point, livecodebench_answer, parse_tests
 
 HUMAN_EVAL = {
     "entry_point": "twice",

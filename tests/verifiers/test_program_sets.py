@@ -9,7 +9,7 @@ import pytest
 
 from gopd_lightning.records import Prompt
 from gopd_lightning.verifiers import ProgramVerifier
-from gopd_lightning.verifiers.program_tests import canonical, parse_tests
+from gopd_lightning.verifiers.programs.formats import canonical, parse_tests
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from conftest import weak_only
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.verifiers import sandbox
-from gopd_lightning.verifiers.program_values import decode, encode
+from gopd_lightning.verifiers.sandbox.values import decode, encode
 
 LIMITS = {"cpu_seconds": 1.0, "wall_seconds": 20.0, "memory_mb": 256}
 

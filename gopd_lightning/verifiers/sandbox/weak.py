@@ -31,7 +31,7 @@ class Confinement:
 
     Args:
         root: The runner's folder; a program may write below it alone.
-        landlock: The file `program_landlock`.
+        landlock: The file `landlock`.
     """
 
     def __init__(self, root: str, landlock: types.ModuleType) -> None:

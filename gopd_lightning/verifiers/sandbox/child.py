@@ -39,18 +39,18 @@ class Child:
     """
 
     def __init__(self, weak: bool, root: str, load: Callable[[str], types.ModuleType]) -> None:
-        self.values = load("program_values")
-        self.report = load("program_report")
-        self.filter = load("program_filter")
+        self.values = load("values")
+        self.report = load("report")
+        self.filter = load("filter")
         self.code = self.filter.program_filter(platform.machine()) if self.filter.supported() else None
         self.libc = ctypes.CDLL(None)
-        self.confinement = load("program_weak").Confinement(root, load("program_landlock")) if weak else None
+        self.confinement = load("weak").Confinement(root, load("landlock")) if weak else None
 
     def become_program(self, job: Job, test: typing.Any, folder: str, files: tuple[int, int, int]) -> typing.NoReturn:
         """Be the program; never returns.
 
         Args:
-            job: See `program_runner`.
+            job: See `runner`.
             test: All calls of a function, or the text of stdin.
             folder: Its working folder.
             files: Descriptors of its stdin, stdout and report.

@@ -37,7 +37,7 @@ class Keeper:
     """Runs the program of a job.
 
     Args:
-        child: Becomes the program (`program_child.Child`).
+        child: Becomes the program (`child.Child`).
         root: The folder that is emptied after every run.
         load: Loads a file that lies beside this one.
     """
@@ -45,8 +45,8 @@ class Keeper:
     def __init__(self, child: typing.Any, root: str, load: Callable[[str], types.ModuleType]) -> None:
         self.child = child
         self.root = root
-        self.report = load("program_report")
-        self.values = load("program_values")
+        self.report = load("report")
+        self.values = load("values")
 
     def run_job(self, job: Job) -> Job:
         """Run a program on its inputs, up to the first failure."""

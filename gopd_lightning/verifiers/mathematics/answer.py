@@ -1,6 +1,6 @@
 r"""Answers in mathematics as text: what stands in the last box, tidied, and simple numbers read exactly.
 
-Text only, in linear time, and nothing of the grader: what needs algebra goes to `math_worker`.
+Text only, in linear time, and nothing of the grader: what needs algebra goes to `process`.
 """
 
 import re

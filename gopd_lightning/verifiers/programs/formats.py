@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from gopd_lightning.verifiers.program_grading import CallTests, CheckTests, OracleTests, ProgramTests, StdinTests
+from gopd_lightning.verifiers.programs.grading import CallTests, CheckTests, OracleTests, ProgramTests, StdinTests
 
 
 @lru_cache(maxsize=1024)

@@ -8,10 +8,10 @@ import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from gopd_lightning.verifiers.program_answer import complete
-from gopd_lightning.verifiers.program_compare import same_json, same_text, same_value, short
-from gopd_lightning.verifiers.program_shapes import typed_inputs
-from gopd_lightning.verifiers.program_values import decode, encode
+from gopd_lightning.verifiers.programs.answer import complete
+from gopd_lightning.verifiers.programs.compare import same_json, same_text, same_value, short
+from gopd_lightning.verifiers.programs.shapes import typed_inputs
+from gopd_lightning.verifiers.sandbox.values import decode, encode
 
 _LEFT_OUT = 8  # a canonical solution that fails on more inputs is broken
 _LARGEST = 6 * 2**20  # bytes of JSON, all values of a problem together

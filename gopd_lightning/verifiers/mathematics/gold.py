@@ -3,7 +3,7 @@ r"""Ground truths of mathematics: what is in them, and the commands in them that
 import re
 
 from gopd_lightning.records import Prompt
-from gopd_lightning.verifiers.math_answer import extract_boxed
+from gopd_lightning.verifiers.mathematics.answer import extract_boxed
 
 # Before a brace any run of letters is a broken command; elsewhere those are that no one writes as text.
 _BROKEN = re.compile(

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
-from gopd_lightning.verifiers.math_answer import tidy
-from gopd_lightning.verifiers.math_leaf import Leaf, leaf_of, needs_relation, question
+from gopd_lightning.verifiers.mathematics.answer import tidy
+from gopd_lightning.verifiers.mathematics.leaf import Leaf, leaf_of, needs_relation, question
 
 _THOUSANDS = re.compile(r"[+-]?\d{1,3}(?:,\d{3})+(?:\.\d+)?(?![\d,]).*")
 _AND = re.compile(r"\s*(?:\\text\s*\{\s*,?\s*(?:and|or|,)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*")

@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gopd_lightning.errors import InputError
-from gopd_lightning.verifiers import program_filter, program_landlock
+from gopd_lightning.verifiers.sandbox import filter as system_calls
+from gopd_lightning.verifiers.sandbox import landlock
 from gopd_lightning.verifiers.worker import START_SECONDS, Worker, WorkerPool
 
 BUBBLEWRAP, WEAK = "bubblewrap", "weak"
 
 _HERE = Path(__file__).parent
-_RUNNER = "program_runner.py"
+_RUNNER = "runner.py"
 _PARTS = ("keeper", "child", "report", "values", "filter")
 _SCRIPTS = (_RUNNER, *(f"program_{part}.py" for part in _PARTS))
 _INSIDE = "/sandbox"
@@ -35,7 +36,7 @@ _LIFE = ("--as-pid-1", "--die-with-parent")
 
 
 def program_pool(workers: int, allow_weak: bool) -> WorkerPool:
-    """Runners of untrusted programs (see `program_runner` for what they are asked and answer).
+    """Runners of untrusted programs (see `runner` for what they are asked and answer).
 
     Args:
         workers: Programs that run side by side.
@@ -65,9 +66,9 @@ def describe(sandbox: str) -> str:
     if sandbox == BUBBLEWRAP:
         return "programs run under bubblewrap: no network, no files but a read-only Python, no other processes"
     flaws = ["see which files and processes exist", "fill the disk in the time they have"]
-    if not program_landlock.supported():
+    if not landlock.supported():
         flaws.append("read and change files by native code")
-    if not program_filter.supported():
+    if not system_calls.supported():
         flaws.append("start processes and connections by native code")
     return f"programs run in the WEAK sandbox (bubblewrap: {bubblewrap_refusal()}); they may {', '.join(flaws)}"
 

@@ -1,12 +1,12 @@
 """Runs untrusted programs, one job at a time: a script of its own, started by `sandbox`.
 
-Standard library only, and nothing of gopd: it runs as `python -s -S -P program_runner.py SANDBOX`. Jobs and answers
+Standard library only, and nothing of gopd: it runs as `python -s -S -P runner.py SANDBOX`. Jobs and answers
 are JSON frames (four bytes of length, big endian) on stdin and stdout.
 
 Three generations of processes share the work. The runner (process 1 of the sandbox) forks a keeper for every job
 and afterwards ends all that is left; it never reads a job, so that nothing of one job can be found by the next.
 The keeper reads a job, forks a child for every run of its program, and answers. The child becomes the program
-(`program_child`); it knows its inputs, and expected outputs are never sent here.
+(`child`); it knows its inputs, and expected outputs are never sent here.
 
 A job is {"program", "fn_name" or null, "inputs", "cpu_seconds", "wall_seconds", "memory_mb"}. With fn_name each
 input is a list of encoded call arguments, and one child makes all the calls; without it each is the text of stdin,
@@ -58,7 +58,7 @@ def main(sandbox: str) -> int:
         The exit status: 0 when stdin has ended, 1 when this machine cannot do it or a keeper failed.
     """
     root = os.getcwd()
-    keeper = load("program_keeper").Keeper(load("program_child").Child(sandbox == "weak", root, load), root, load)
+    keeper = load("keeper").Keeper(load("child").Child(sandbox == "weak", root, load), root, load)
     set_process(PR_SET_DUMPABLE, 0)  # no other process may look into this one, or into those forked from it
     for name in WARM.split():  # imported once, so that no program waits for them
         importlib.import_module(name)

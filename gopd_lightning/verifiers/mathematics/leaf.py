@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from gopd_lightning.verifiers.math_answer import PLAIN_NUMBER, exact_latex, number_of
+from gopd_lightning.verifiers.mathematics.answer import PLAIN_NUMBER, exact_latex, number_of
 
 _NAME = re.compile(
     r"(?:\\?[A-Za-z]+|\\text\s*\{[^{}]*\})(?:_(?:\w|\{[^{}]*\})|')*(?:\([A-Za-z0-9, ]*\))?|\|[A-Z]+\||[A-Z]{1,4}"

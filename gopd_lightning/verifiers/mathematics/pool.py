@@ -12,13 +12,14 @@ from gopd_lightning.verifiers.worker import Worker, WorkerPool
 
 Pair = tuple[str, str]
 Result = tuple[bool, str, str]
-_SCRIPT = str(Path(__file__).with_name("math_worker.py"))
+_SCRIPT = str(Path(__file__).with_name("process.py"))
 _BATCH = 64
 
 
 def _start() -> Worker:
     # -P: the script's own folder holds modules of gopd, which must not shadow others.
-    return Worker(lambda folder: [sys.executable, "-P", _SCRIPT], {**os.environ, "OMP_NUM_THREADS": "1"})
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return Worker(lambda _: [sys.executable, "-P", _SCRIPT], environment, own_folder=False)
 
 
 class MathPool:

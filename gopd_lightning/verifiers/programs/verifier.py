@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.records import Prompt, Verdict
-from gopd_lightning.verifiers.program_answer import extract_program
-from gopd_lightning.verifiers.program_grading import Answer, Job, Steps, TrustedCodeError
-from gopd_lightning.verifiers.program_tests import parse_tests
+from gopd_lightning.verifiers.programs.answer import extract_program
+from gopd_lightning.verifiers.programs.formats import parse_tests
+from gopd_lightning.verifiers.programs.grading import Answer, Job, Steps, TrustedCodeError
 from gopd_lightning.verifiers.protocol import Verifier
-from gopd_lightning.verifiers.sandbox import describe, program_pool
+from gopd_lightning.verifiers.sandbox.pool import describe, program_pool
 from gopd_lightning.verifiers.worker import WorkerPool
 
 _CACHE_SIZE = 16384

@@ -9,11 +9,11 @@ from typing import Any
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.records import Prompt, Verdict
-from gopd_lightning.verifiers.math_answer import PLAIN_NUMBER, extract_boxed
-from gopd_lightning.verifiers.math_gold import broken_command, gold_of
-from gopd_lightning.verifiers.math_leaf import Leaf, question
-from gopd_lightning.verifiers.math_pool import MathPool, Pair, Result
-from gopd_lightning.verifiers.math_shapes import Shape, leaves, questions, same_shape, shape_of
+from gopd_lightning.verifiers.mathematics.answer import PLAIN_NUMBER, extract_boxed
+from gopd_lightning.verifiers.mathematics.gold import broken_command, gold_of
+from gopd_lightning.verifiers.mathematics.leaf import Leaf, question
+from gopd_lightning.verifiers.mathematics.pool import MathPool, Pair, Result
+from gopd_lightning.verifiers.mathematics.shapes import Shape, leaves, questions, same_shape, shape_of
 from gopd_lightning.verifiers.protocol import Verifier
 
 # A sum, difference or `*` product that was left to the grader: `10+20`, `7 * 6`, `)-(`.

@@ -46,7 +46,7 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
     [("ddp", "sampled", "sequence_mean"), ("fsdp2", "full", "token_mean"), ("fsdp2", "sampled", "sequence_mean")],
 )
 def test_two_ranks_have_the_gradient_of_one(folder, strategy, estimator, aggregation):
-    model = {"estimator": estimator, "loss_aggregation": aggregation, "max_micro_batch_tokens": 60}
+    model = {"estimator": estimator, "loss_aggregation": aggregation, "max_micro_batch_tokens": 60, "sgd": 0.01}
     one = tiny_fit.fit(folder, tiny_fit.build(folder, **model), max_steps=2)
     name = f"{strategy}-{estimator}"
     two = torchrun(

@@ -11,7 +11,7 @@ import pytest
 from conftest import weak_only
 
 from gopd_lightning.errors import InputError
-from gopd_lightning.verifiers import sandbox
+from gopd_lightning.verifiers.sandbox import pool as sandbox
 from gopd_lightning.verifiers.sandbox.values import decode, encode
 
 LIMITS = {"cpu_seconds": 1.0, "wall_seconds": 20.0, "memory_mb": 256}
@@ -212,7 +212,7 @@ def test_killed_trainer_leaves_no_process_and_no_folder(tmp_path, busy, weak):
     """Also while a program is running."""
     code = f"""
 import os, threading, time
-from gopd_lightning.verifiers import sandbox
+from gopd_lightning.verifiers.sandbox import pool as sandbox
 if {weak}: sandbox.bubblewrap_refusal = lambda: "not tried"
 pool = sandbox.program_pool(1, True)
 pool.hello()

@@ -66,8 +66,8 @@ def prepare(folder: Path) -> None:
 def build(folder: Path, **model: Any) -> GOPD:
     """The module of the tiny merge; `domains` picks teachers, `sgd` is a learning rate of plain descent.
 
-    Adam's first step is the sign of the gradient, which makes a rounding error of a tiny gradient as large as a real one:
-    what must agree to the last digits over several steps takes plain descent.
+    Adam's first step is the sign of the gradient, which makes a rounding error of a tiny gradient as large as a real
+    one: what must agree to the last digits over several steps takes plain descent.
     """
     domains = model.pop("domains", ("math", "code"))
     if rate := model.pop("sgd", None):

@@ -11,6 +11,7 @@ from typing import Any
 
 from gopd_lightning.records import Prompt, Verdict
 from gopd_lightning.verifiers import ProgramVerifier
+from gopd_lightning.verifiers.sandbox import pool as sandbox
 
 REFUSED = "refused = OSError, RuntimeError, ImportError, ValueError"
 SUM = "def f(xs):\n return sum(xs)"
@@ -99,3 +100,7 @@ def strays(known: int) -> int:
     while (extra := len(processes_below(os.getpid())) - known) > 0 and time.monotonic() < deadline:
         time.sleep(0.01)
     return max(extra, 0)
+
+
+def weak_only(monkeypatch):
+    monkeypatch.setattr(sandbox, "bubblewrap_refusal", lambda: "not tried")

@@ -7,7 +7,8 @@ import threading
 import attacks
 import pytest
 
-from gopd_lightning.verifiers import ProgramVerifier, sandbox
+from gopd_lightning.verifiers import ProgramVerifier
+from gopd_lightning.verifiers.sandbox import pool as sandbox
 
 
 class Host:
@@ -46,10 +47,6 @@ def host(tmp_path_factory):
     return Host(tmp_path_factory.mktemp("host"))
 
 
-def weak_only(monkeypatch):
-    monkeypatch.setattr(sandbox, "bubblewrap_refusal", lambda: "not tried")
-
-
 @pytest.fixture(scope="module", params=["bubblewrap", "weak"])
 def verifier(request):
     """A verifier with one worker; `verifier.known` processes belong to it while it is idle."""
@@ -60,7 +57,7 @@ def verifier(request):
     made = ProgramVerifier(0.25, wall_seconds=2.5, memory_mb=256, workers=1, allow_weak_sandbox=weak)
     with pytest.MonkeyPatch.context() as patch:
         if weak:
-            weak_only(patch)
+            attacks.weak_only(patch)
         made.start()
     made.sandbox = request.param
     made.known = before + (2 if weak else 3)  # bwrap, the runner, and a keeper that waits for a job

@@ -8,7 +8,7 @@ import time
 
 import attacks
 import pytest
-from conftest import weak_only
+from attacks import weak_only
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.verifiers.sandbox import pool as sandbox

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +22,8 @@ from gopd_lightning.modules.evaluation import EvaluationMetrics
 from gopd_lightning.records import Batch, Prompt, Row
 from gopd_lightning.rollouts import RolloutEngine, Sampling, sample_pairs
 from gopd_lightning.verifiers import Verifier
+
+_WIDTH = 100  # of the table where there is no terminal to ask
 
 
 class Evaluation(Rollout):
@@ -108,7 +111,7 @@ class Evaluation(Rollout):
         """Show the table, now that no progress display is in its way."""
         if self._report is not None:
             report, folder = self._report
-            console = Console()
+            console = Console(width=None if sys.stdout.isatty() else _WIDTH)
             console.print(results_table(report))
             console.print(f"every sample and summary.json: {folder}", soft_wrap=True, highlight=False)
         self._report = None

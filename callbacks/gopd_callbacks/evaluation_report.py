@@ -62,7 +62,7 @@ def _digest(prompts: Any) -> str:
 
 
 def results_table(report: Mapping[str, Any]) -> Table:
-    """The summary's figures as a table: a row a data set, 95 % intervals in brackets.
+    """The summary's figures as a table: a row a data set with its n problems, 95 % intervals in brackets.
 
     Args:
         report: What `summary` gave.
@@ -71,9 +71,14 @@ def results_table(report: Mapping[str, Any]) -> Table:
     samples = report["sampling"]["n"]
     names = [f"avg@{samples}", f"pass@{samples}", f"maj@{samples}"] if samples > 1 else ["avg@1"]
     names = [name for name in names if any(name in entry["figures"] for entry in sets.values())]
-    out = Table(title=f"{report['name']}: % with 95 % interval over problems", box=box.SIMPLE_HEAD, pad_edge=False)
+    out = Table(
+        title=f"{report['name']}: % with 95 % interval over problems",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     out.add_column("set", no_wrap=True)
-    for title in ("problems", *names, "tokens", "truncated"):
+    for title in ("n", *names, "tokens", "truncated"):
         out.add_column(title, justify="right", no_wrap=True)
     for dataset, entry in sorted(sets.items()):
         figures = entry["figures"]

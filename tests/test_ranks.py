@@ -118,3 +118,25 @@ def test_a_sharded_run_from_the_command_line_validates_tests_and_exports(tmp_pat
         for folder in (tmp_path / "out", tmp_path / "run" / "student")
     )
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_two_ranks_evaluate_as_one(tmp_path):
+    files = {"math": 37, "code": 1}  # uneven over ranks, and one rank without any program
+    sources = [
+        {"path": f"assets/nano/data/{d}_test.jsonl", "domain": d, "name": d, "limit": n} for d, n in files.items()
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = []
+    for ranks in (1, 2):
+        place = ("--trainer.default_root_dir", str(tmp_path / str(ranks)), "--data.test", json.dumps(sources))
+        size = ("--data.eval_batch_size", "10", "--trainer.devices", str(ranks), "--trainer.strategy", "ddp")
+        command = [sys.executable, "-m", "gopd_lightning", "test", "--config", "configs/eval/nano.yaml", *place, *size]
+        done = subprocess.run(
+            command, env=environment, cwd=HERE.parent, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        (summary,) = (tmp_path / str(ranks)).glob("base-*/summary.json")
+        rows = [json.loads(line) for d in files for line in (summary.parent / f"{d}.jsonl").read_text().splitlines()]
+        assert sorted(file.name for file in summary.parent.iterdir()) == ["code.jsonl", "math.jsonl", "summary.json"]
+        found.append((json.loads(summary.read_text())["sets"], [row | {"seconds": None} for row in rows]))
+    assert found[0] == found[1]

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 
-from gopd_callbacks.evaluation_report import results_table, summary
+from gopd_callbacks.evaluation_report import results_table, summary, ungraded
 from gopd_callbacks.panel import Tally
 from gopd_callbacks.rollout import Rollout
 from gopd_callbacks.sample_store import SampleStore, write_whole
@@ -113,6 +113,8 @@ class Evaluation(Rollout):
             report, folder = self._report
             console = Console(width=None if sys.stdout.isatty() else _WIDTH)
             console.print(results_table(report))
+            for line in ungraded(report):
+                console.print(line, style="bold red", highlight=False)
             console.print(f"every sample and summary.json: {folder}", soft_wrap=True, highlight=False)
         self._report = None
 

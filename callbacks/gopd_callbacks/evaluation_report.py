@@ -12,6 +12,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from gopd_callbacks.grading import LOUD_SHARE
 from gopd_callbacks.sample_store import prompt_hash
 from gopd_lightning.verifiers.version import grader_version
 
@@ -86,6 +87,23 @@ def results_table(report: Mapping[str, Any]) -> Table:
         length, truncated = _cell(figures["length"], 1, ",.0f"), _cell(figures["truncated"], 100, ".1f")
         out.add_row(dataset, str(entry["problems"]), *cells, length, truncated)
     return out
+
+
+def ungraded(report: Mapping[str, Any]) -> list[str]:
+    """A line for every data set whose grader failed, and louder where that is more than 1 % of the samples.
+
+    Args:
+        report: What `summary` gave.
+    """
+    lines = []
+    for dataset, entry in report["sets"].items():
+        share = entry["figures"].get("crashed", {}).get("mean") or 0.0
+        loud = "DO NOT TRUST THIS SET: " if share > LOUD_SHARE else ""
+        if share:
+            lines.append(
+                f"{loud}{dataset}: the grader failed on {share:.2%} of the samples, counted as wrong (see `crashed`)"
+            )
+    return lines
 
 
 def _cell(figure: Mapping[str, float | None] | None, scale: float, form: str) -> str:

@@ -9,7 +9,7 @@ from gopd_lightning.records import Prompt, Row
 from gopd_lightning.rollouts import grade
 from gopd_lightning.verifiers import Verifier
 
-_LOUD_SHARE = 0.01
+LOUD_SHARE = 0.01  # of graded samples; above it, figures are not to be trusted
 
 
 class Grading:
@@ -77,6 +77,6 @@ class Grading:
         reason = row.verdict.reason if row.verdict else ""
         example = f"{row.prompt.source or row.prompt.dataset}: {reason}"
         count = f"the grader failed on {self.crashed:,} of {self.graded:,} samples, which count as wrong"
-        if self.crashed <= _LOUD_SHARE * self.graded:
+        if self.crashed <= LOUD_SHARE * self.graded:
             return f"{count}; first of the latest: {example}"
         return f"MORE THAN 1 % OF THE SAMPLES COULD NOT BE GRADED, do not trust these figures: {count}; {example}"

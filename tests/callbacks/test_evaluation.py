@@ -210,3 +210,16 @@ def test_id_that_occurs_twice_is_refused(models, tmp_path, capsys):
     found, _ = evaluate(capsys, content, tmp_path)
     assert found.code == 2
     assert "twice.jsonl row 2 (id x): the id 'x' of twice is taken by" in found.errors[0]
+
+
+def test_grader_that_fails_is_loud_in_the_end_and_marked_in_the_file(models, tmp_path, capsys, monkeypatch):
+    def fail(self, prompt, response):
+        raise ValueError("no idea")
+
+    monkeypatch.setattr("gopd_lightning.verifiers.ExactMatch._verdict", fail)
+    found, (summary,) = evaluate(capsys, settings(models, tmp_path / "eval", samples=1), tmp_path)
+    assert found.code == 0
+    assert "DO NOT TRUST THIS SET: math: the grader failed on 100.00% of the samples" in found.out
+    rows = lines(summary.parent)
+    assert all(row["crashed"] and row["reward"] == 0.0 for row in rows)
+    assert rows[0]["reason"] == "the verifier failed: ValueError: no idea"

@@ -112,7 +112,8 @@ def main() -> None:
         for dtype in DTYPES:
             cases[f"V={vocabulary} {dtype}"] = found = case(vocabulary, dtype)
             print(f"V={vocabulary} {dtype}: {json.dumps(found)}", flush=True)
-    print(write("head", {"tokens": TOKENS, "hidden": HIDDEN, "cases": cases}))
+            file = write("head", {"tokens": TOKENS, "hidden": HIDDEN, "cases": cases})
+    print(file)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).with_name("results")
-REPEATS = 7
+REPEATS = 5
 
 
 def machine() -> dict[str, Any]:

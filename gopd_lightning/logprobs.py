@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-CHUNK_ELEMENTS = 2**25  # logits (tokens x vocabulary) that may exist at a time: 128 MiB in float32
+CHUNK_ELEMENTS = 2**23  # logits (tokens x vocabulary) that may exist at a time: 32 MiB in float32
 
 
 @dataclass(frozen=True)

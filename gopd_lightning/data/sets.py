@@ -65,8 +65,9 @@ class EvalSet:
             return str(getattr(import_module(module), variable))
         if folder is not None or self.hub is None:
             what = self.download or f"its rows ({self.hub})"
-            hint = f"put {what} there as {self.name}.jsonl, or give the source a `path`"
-            raise InputError(f"set {self.name}: no {self.name}.jsonl in data.sets_folder ({folder}); {hint}")
+            where = f"in data.sets_folder ({folder})" if folder else "and data.sets_folder is not set"
+            hint = f"put {what} there under that name (.gz as it comes), or give the source a `path`"
+            raise InputError(f"set {self.name}: no {self.name}.jsonl {where}; {hint}")
         return self.hub
 
     def read(self, row: Any, template: str | None, source: str) -> dict[str, Any]:

@@ -1,21 +1,25 @@
-"""Log-probs, entropies and divergences of tokens from hidden states, chunked over tokens.
+"""Log-probs and entropies of tokens from hidden states, a few rows of logits at a time.
 
 The one path from hidden states to per-token figures: student, teachers, reference, training and evaluation all
-come through here. No `[tokens, vocabulary]` tensor of a whole batch ever exists: a chunk of rows goes through the
-head, is reduced to a few floats a token, and is computed again in the backward pass.
+come through `logits_in_chunks`. No `[tokens, vocabulary]` tensor of a whole batch ever exists: the logits of a chunk
+of rows are written into a buffer that the next chunk overwrites, and are reduced a few rows at a time, while they
+are in the processor's cache. Losses, with their gradients, are in `gopd_lightning.losses`.
 Everything returned is float32, natural log, one entry a response token, flat over the batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-CHUNK_ELEMENTS = 2**23  # logits (tokens x vocabulary) that may exist at a time: 32 MiB in float32
+# Logits (tokens x vocabulary) of one model that may exist at a time, by device: large enough for the matrix
+# products to run at their full rate, small beside the model. Measured on CPUs only (docs/performance.md).
+CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
+# Logits reduced at a time: several float32 copies of them stay in a CPU's cache. An accelerator takes a chunk whole.
+BLOCK_ELEMENTS = {"cpu": 2**19}
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,26 @@ class Head:
         return self.weight.shape[0]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits (n, V) of hidden states (n, H)."""
-        logits = F.linear(hidden, self.weight, self.bias).float()
+        """Float32 logits (n, V) of hidden states (n, H), differentiable."""
+        return self.shaped(F.linear(hidden, self.weight, self.bias))
+
+    def shaped(self, products: Tensor) -> Tensor:
+        """Float32 logits (n, V) from the products of hidden states and weight, bias included."""
+        logits = products.float()
         if self.softcap is not None:
             logits = self.softcap * torch.tanh(logits / self.softcap)
         return logits if self.temperature == 1.0 else logits / self.temperature
+
+    def pull_back(self, gradient: Tensor, products: Tensor) -> Tensor:
+        """The gradient (n, V) by the products from that by the logits, in place; the reverse of `shaped`."""
+        if self.softcap is not None:
+            gradient *= 1 - torch.tanh(products.float() / self.softcap) ** 2
+        return gradient if self.temperature == 1.0 else gradient.div_(self.temperature)
+
+    def write_products(self, hidden: Tensor, out: Tensor) -> Tensor:
+        """Products (n, V) of hidden states (n, H) and weight, bias included, written into `out` without gradient."""
+        torch.mm(hidden.to(self.weight.dtype), self.weight.t(), out=out)
+        return out if self.bias is None else out.add_(self.bias)
 
 
 class States(NamedTuple):
@@ -84,107 +103,69 @@ class TokenScores:
 
 
 class TokenLogprobs(NamedTuple):
-    """Log-prob (N,) of each sampled token (with gradient) and entropy (N,) of its distribution (without)."""
+    """Log-prob (N,) of each sampled token and entropy (N,) of the distribution that it came from, in nats."""
 
     logprobs: Tensor
     entropy: Tensor
 
 
-class TargetDivergence(NamedTuple):
-    """Per token (N,): KL(S || Q) with gradient; log-probs of the sampled token and entropy of S without.
-
-    `reference` is None when reward_scale is 1.
-    """
-
-    kl: Tensor
-    student: Tensor
-    entropy: Tensor
-    teacher: Tensor
-    reference: Tensor | None
-
-
+@torch.no_grad()
 def token_logprobs(states: States, ids: Tensor) -> TokenLogprobs:
-    """Log-probs of given tokens and the entropy of the distributions they came from.
+    """Log-probs of given tokens and the entropy of the distributions they came from, without gradient.
 
     Args:
         states: Hidden states (N, H) that predict the tokens, and the head.
         ids: (N,) token ids, below the head's size.
 
     Returns:
-        Log-probs (N,), differentiable in hidden states and head, and entropies (N,) in nats.
+        Log-probs (N,) and entropies (N,) in nats.
     """
+    figures = []
+    for rows, chunk in logits_in_chunks([states]):
+        for part, (products,) in blocks_of(rows, chunk):
+            log_p = states.head.shaped(products).log_softmax(-1)
+            figures.append((pick(log_p, ids[part]), entropy_of(log_p.exp(), log_p)))
+    return TokenLogprobs(*(torch.cat(column) for column in zip(*figures, strict=True)))
 
-    def chunk(rows: slice) -> tuple[Tensor, ...]:
-        return _logprobs_and_entropy(states.head.logits(states.hidden[rows]), ids[rows])
 
-    logprobs, entropy = _over_chunks(chunk, ids.numel(), states.head.size)
-    return TokenLogprobs(logprobs, entropy.detach())
-
-
-def target_divergence(
-    student: States, teacher: States, reference: States | None, reward_scale: float, ids: Tensor
-) -> TargetDivergence:
-    """KL(S || Q) over the whole vocabulary, Q = softmax(lambda * log T + (1 - lambda) * log R).
-
-    Its gradient is the expectation of the sampled estimator's (paper 2602.12125, Eq. 14; the normalisers of T
-    and R cancel in the softmax, so their logits serve as log-probs). The three models may differ in hidden size.
+def logits_in_chunks(models: Sequence[States]) -> Iterator[tuple[slice, list[Tensor]]]:
+    """The heads' products for the same N tokens, in buffers that the next chunk overwrites.
 
     Args:
-        student: Hidden states (N, H_s), with gradient, and head.
-        teacher: Hidden states (N, H_t) and head over the same real vocabulary.
-        reference: Hidden states (N, H_r) and head; not read, and may be None, when reward_scale is 1.
-        reward_scale: lambda.
-        ids: (N,) sampled token ids, for the log-probs that are reported beside the divergence.
+        models: Hidden states and heads over one vocabulary, of any hidden sizes.
 
-    Returns:
-        The divergence, differentiable in the student only, and the sampled tokens' log-probs.
+    Yields:
+        The tokens of the chunk, and for each model their products (n, V) in its weight's dtype
+        (see `Head.shaped`); the caller may overwrite them.
     """
-    extrapolate = reference is not None and reward_scale != 1.0
-
-    def chunk(rows: slice) -> tuple[Tensor, ...]:
-        log_s = student.head.logits(student.hidden[rows]).log_softmax(-1)
-        with torch.no_grad():
-            target = teacher.head.logits(teacher.hidden[rows])
-            picked = [_logprobs_and_entropy(target, ids[rows])[0]]
-            if extrapolate:
-                assert reference is not None
-                other = reference.head.logits(reference.hidden[rows])
-                picked.append(_logprobs_and_entropy(other, ids[rows])[0])
-                target = reward_scale * target + (1.0 - reward_scale) * other
-            log_q = target.log_softmax(-1)
-        p = log_s.exp()
-        kl = (p * (log_s - log_q)).sum(-1)
-        entropy = -(p.detach() * log_s.detach()).sum(-1)
-        sampled = log_s.detach().gather(-1, ids[rows, None]).squeeze(-1)
-        return kl, sampled, entropy, *picked
-
-    kl, sampled, entropy, *frozen = _over_chunks(chunk, ids.numel(), student.head.size)
-    return TargetDivergence(kl, sampled, entropy, frozen[0], frozen[1] if extrapolate else None)
+    tokens = len(models[0].hidden)
+    rows = min(tokens, _rows_within(CHUNK_ELEMENTS, models[0]) or tokens)
+    buffers = [m.hidden.new_empty(rows, m.head.size, dtype=m.head.weight.dtype) for m in models]
+    for start in range(0, tokens, rows):
+        chunk = slice(start, min(start + rows, tokens))
+        size = chunk.stop - start
+        yield chunk, [m.head.write_products(m.hidden[chunk], b[:size]) for m, b in zip(models, buffers, strict=True)]
 
 
-def _logprobs_and_entropy(logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probs (n,) of `ids` with gradient and entropies (n,) without, from logits (n, V)."""
-    normaliser = logits.logsumexp(-1)
-    logprobs = logits.gather(-1, ids[:, None]).squeeze(-1) - normaliser
-    with torch.no_grad():
-        log_p = logits - normaliser[:, None]
-        entropy = -(log_p.exp() * log_p).sum(-1)
-    return logprobs, entropy
+def blocks_of(rows: slice, chunk: Sequence[Tensor]) -> Iterator[tuple[slice, list[Tensor]]]:
+    """A chunk's rows a cacheful at a time: their place in the batch, and the products of each model."""
+    size = BLOCK_ELEMENTS.get(chunk[0].device.type, chunk[0].numel()) // chunk[0].shape[1] or 1
+    for start in range(0, rows.stop - rows.start, size):
+        part = slice(rows.start + start, min(rows.start + start + size, rows.stop))
+        yield part, [products[start : start + size] for products in chunk]
 
 
-def _over_chunks(chunk: Callable[[slice], tuple[Tensor, ...]], tokens: int, vocabulary: int) -> list[Tensor]:
-    """Apply `chunk` to slices of the tokens and concatenate; recompute in backward when there are several.
+def pick(values: Tensor, ids: Tensor) -> Tensor:
+    """values[i, ids[i]] of a (n, V) tensor, as (n,)."""
+    return values.gather(-1, ids[:, None]).squeeze(-1)
 
-    A single chunk is within the bound by itself, so it keeps its activations and is not computed twice.
-    """
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
-    if tokens <= size:
-        return list(chunk(slice(0, tokens)))
-    parts = []
-    for start in range(0, tokens, size):
-        rows = slice(start, min(start + size, tokens))
-        if torch.is_grad_enabled():
-            parts.append(checkpoint(chunk, rows, use_reentrant=False, preserve_rng_state=False))
-        else:
-            parts.append(chunk(rows))
-    return [torch.cat(columns) for columns in zip(*parts, strict=True)]
+
+def entropy_of(p: Tensor, log_p: Tensor) -> Tensor:
+    """Entropies (n,) in nats of distributions given by their probabilities and log-probs (n, V)."""
+    return -(p * log_p).sum(-1)
+
+
+def _rows_within(limits: dict[str, int], states: States) -> int:
+    """Rows of logits that fit a limit of the device, at least one; 0 where there is no limit."""
+    limit = limits.get(states.hidden.device.type)
+    return 0 if limit is None else max(1, limit // states.head.size)

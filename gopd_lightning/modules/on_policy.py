@@ -141,24 +141,19 @@ class OnPolicyModule(StudentModule):
         A rank that has run out of micro-batches repeats its last one with weight 0: sharded models run
         collectives in every forward, so all ranks must run the same number.
         """
-        rows = parts[min(i, len(parts) - 1)]
-        data = self._tokens(rows)
+        rows, spare = parts[min(i, len(parts) - 1)], i >= len(parts)
+        data = self._tokens(rows, tokens, sequences, spare)
         states = self.scorer.score(
             [row.prompt.ids for row in rows], [row.completion.ids for row in rows]
         ).local_states()
         out = self.objective(states, self._frozen_scores(rows), data)
-        lengths = [len(row.completion.ids) for row in rows]
-        weights = token_weights(lengths, self.loss_aggregation, tokens, sequences).to(out.loss.device)
-        if i >= len(parts):
-            weights = torch.zeros_like(weights)
-        loss = (out.loss * weights).sum()
         # data-parallel strategies average gradients over ranks; the weights already count all of them
-        self.manual_backward(loss * self.trainer.world_size)
-        if i >= len(parts):
+        self.manual_backward(out.total * self.trainer.world_size)
+        if spare:
             return torch.zeros((), dtype=torch.float64)
         statistics.add(rows, out.statistics, data.engine_logprobs)
-        _keep_scores(rows, {**out.statistics, "loss": out.loss.detach(), "weight": weights})
-        return loss.detach().double().cpu()
+        _keep_scores(rows, {**out.statistics, "loss": out.losses, "weight": data.weights})
+        return out.total.detach().double().cpu()
 
     @property
     def scorer(self) -> LocalScorer:
@@ -184,17 +179,20 @@ class OnPolicyModule(StudentModule):
             reward_scale=route.reward_scale,
         )
 
-    def _tokens(self, rows: Sequence[Row]) -> Tokens:
-        """The response tokens of a micro-batch, flat, on the student's device."""
+    def _tokens(self, rows: Sequence[Row], tokens: int, sequences: int, spare: bool) -> Tokens:
+        """The response tokens of a micro-batch, flat, on the student's device; a spare one weighs nothing."""
         engine = [row.completion.logprobs for row in rows]
         known = None
         if all(values is not None for values in engine):
             known = torch.tensor([x for values in engine for x in values or ()], device=self.device)
-        lengths = torch.tensor([len(row.completion.ids) for row in rows])
+        lengths = [len(row.completion.ids) for row in rows]
+        advantages = torch.tensor([row.advantage for row in rows]).repeat_interleave(torch.tensor(lengths))
+        weights = token_weights(lengths, self.loss_aggregation, tokens, sequences) * float(not spare)
         return Tokens(
             ids=torch.tensor([x for row in rows for x in row.completion.ids], device=self.device),
+            weights=weights.to(self.device),
             engine_logprobs=known,
-            advantages=torch.tensor([row.advantage for row in rows]).repeat_interleave(lengths).to(self.device),
+            advantages=advantages.to(self.device),
         )
 
     def _update(self, loss: float) -> dict[str, float]:

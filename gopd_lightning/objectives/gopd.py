@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from gopd_lightning.logprobs import States, target_divergence, token_logprobs
+from gopd_lightning.logprobs import States
+from gopd_lightning.losses import divergence_loss, logprob_loss
 from gopd_lightning.objectives.importance import truncated_importance_weights
 from gopd_lightning.objectives.protocol import FrozenScores, TokenLoss, Tokens
 from gopd_lightning.records import Row
@@ -57,15 +58,25 @@ class SampledGOPD:
         """Nothing to prepare."""
 
     def __call__(self, student: States, frozen: FrozenScores | None, tokens: Tokens) -> TokenLoss:
-        """Loss (N,) with gradient through log S only; see `gopd_advantage` for the coefficient."""
+        """The loss with gradient through log S only; see `gopd_advantage` for the coefficient."""
         assert frozen is not None
-        scores = token_logprobs(student, tokens.ids)
         teacher = frozen.teacher.logprobs_of(tokens.ids)
         reference = frozen.reference.logprobs_of(tokens.ids) if frozen.reference else None
-        advantage = gopd_advantage(scores.logprobs, teacher, reference, frozen.reward_scale)
-        weight = truncated_importance_weights(scores.logprobs, tokens.engine_logprobs, self.importance_weight_cap)
-        loss = -advantage * weight * scores.logprobs
-        return TokenLoss(loss, _statistics(scores.logprobs, scores.entropy, teacher, reference, advantage, weight))
+
+        def factors(logprobs: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+            other = None if reference is None else reference[rows]
+            engine = None if tokens.engine_logprobs is None else tokens.engine_logprobs[rows]
+            advantage = gopd_advantage(logprobs, teacher[rows], other, frozen.reward_scale)
+            return advantage, truncated_importance_weights(logprobs, engine, self.importance_weight_cap)
+
+        def loss(logprobs: Tensor, rows: slice) -> Tensor:
+            advantage, weight = factors(logprobs, rows)
+            return -advantage * weight * logprobs
+
+        out = logprob_loss(student, tokens.ids, tokens.weights, loss)
+        advantage, weight = factors(out.logprobs, slice(None))
+        figures = _statistics(out.logprobs, out.entropy, teacher, reference, advantage, weight)
+        return TokenLoss(out.total, out.losses, figures)
 
 
 class FullGOPD:
@@ -81,12 +92,14 @@ class FullGOPD:
         """Nothing to prepare."""
 
     def __call__(self, student: States, frozen: FrozenScores | None, tokens: Tokens) -> TokenLoss:
-        """Loss (N,) = KL(S || Q) in nats; the advantage of the sampled token is reported beside it."""
+        """KL(S || Q) in nats; the advantage of the sampled token is reported beside it."""
         assert frozen is not None
+        teacher = frozen.teacher.local_states()
         reference = frozen.reference.local_states() if frozen.reference else None
-        out = target_divergence(student, frozen.teacher.local_states(), reference, frozen.reward_scale, tokens.ids)
+        out = divergence_loss(student, teacher, reference, frozen.reward_scale, tokens.ids, tokens.weights)
         advantage = gopd_advantage(out.student, out.teacher, out.reference, frozen.reward_scale)
-        return TokenLoss(out.kl, _statistics(out.student, out.entropy, out.teacher, out.reference, advantage, None))
+        figures = _statistics(out.student, out.entropy, out.teacher, out.reference, advantage, None)
+        return TokenLoss(out.total, out.kl, figures)
 
 
 def _statistics(

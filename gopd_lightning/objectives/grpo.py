@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from gopd_lightning.errors import InputError
-from gopd_lightning.logprobs import States, token_logprobs
+from gopd_lightning.logprobs import States
+from gopd_lightning.losses import logprob_loss
 from gopd_lightning.objectives.importance import truncated_importance_weights
 from gopd_lightning.objectives.protocol import FrozenScores, TokenLoss, Tokens
 from gopd_lightning.records import Row, groups
@@ -60,15 +61,21 @@ class GRPOObjective:
                 row.advantage = float(value)
 
     def __call__(self, student: States, frozen: FrozenScores | None, tokens: Tokens) -> TokenLoss:
-        """Loss (N,) with gradient through log S only."""
-        scores = token_logprobs(student, tokens.ids)
-        weight = truncated_importance_weights(scores.logprobs, tokens.engine_logprobs, self.importance_weight_cap)
-        ratio = (scores.logprobs - scores.logprobs.detach()).exp()
-        loss = -tokens.advantages * weight * ratio
+        """The loss with gradient through log S only."""
+
+        def weight(logprobs: Tensor, rows: slice) -> Tensor:
+            engine = None if tokens.engine_logprobs is None else tokens.engine_logprobs[rows]
+            return truncated_importance_weights(logprobs, engine, self.importance_weight_cap)
+
+        def loss(logprobs: Tensor, rows: slice) -> Tensor:
+            ratio = (logprobs - logprobs.detach()).exp()
+            return -tokens.advantages[rows] * weight(logprobs, rows) * ratio
+
+        out = logprob_loss(student, tokens.ids, tokens.weights, loss)
         statistics = {
-            "student": scores.logprobs.detach(),
-            "entropy": scores.entropy,
+            "student": out.logprobs,
+            "entropy": out.entropy,
             "advantage": tokens.advantages,
-            "importance_weight": weight,
+            "importance_weight": weight(out.logprobs, slice(None)),
         }
-        return TokenLoss(loss, statistics)
+        return TokenLoss(out.total, out.losses, statistics)

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from gopd_lightning.logprobs import States, token_logprobs
+from gopd_lightning.logprobs import States
+from gopd_lightning.losses import logprob_loss
 from gopd_lightning.objectives.protocol import FrozenScores, TokenLoss, Tokens
 from gopd_lightning.records import Row
 
@@ -16,6 +17,6 @@ class Likelihood:
         """Nothing to prepare."""
 
     def __call__(self, student: States, frozen: FrozenScores | None, tokens: Tokens) -> TokenLoss:
-        """Loss (N,) in nats a token."""
-        scores = token_logprobs(student, tokens.ids)
-        return TokenLoss(-scores.logprobs, {"student": scores.logprobs.detach(), "entropy": scores.entropy})
+        """-log S(y_t) in nats."""
+        out = logprob_loss(student, tokens.ids, tokens.weights, lambda logprobs, rows: -logprobs)
+        return TokenLoss(out.total, out.losses, {"student": out.logprobs, "entropy": out.entropy})

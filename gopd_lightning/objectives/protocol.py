@@ -1,4 +1,4 @@
-"""The objective protocol: scores of tokens in, a loss a token and statistics out."""
+"""The objective protocol: scores and weights of tokens in, their loss and statistics out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +18,11 @@ class Tokens:
         ids: (N,) sampled token ids.
         engine_logprobs: (N,) the rollout engine's own log-probs, or None when it gave none.
         advantages: (N,) each row's advantage at each of its tokens (0 unless the objective's `prepare` set it).
+        weights: (N,) weight of each token's loss in the step's loss, see `token_weights`.
     """
 
     ids: Tensor
+    weights: Tensor
     engine_logprobs: Tensor | None
     advantages: Tensor
 
@@ -41,13 +43,19 @@ class FrozenScores:
 
 
 class TokenLoss(NamedTuple):
-    """A loss (N,) with gradient, and detached per-token statistics (N,) by name.
+    """The weighted loss of a micro-batch, and the detached figures of each token (N,).
 
-    Every objective reports `student` (log-prob) and `entropy`; those with frozen models `teacher`,
+    Every objective reports the statistics `student` (log-prob) and `entropy`; those with frozen models `teacher`,
     `reference` (when it was run) and `advantage` besides.
+
+    Attributes:
+        total: The sum of the tokens' losses times their weights, a scalar with gradient.
+        losses: The losses before their weights.
+        statistics: More figures by name.
     """
 
-    loss: Tensor
+    total: Tensor
+    losses: Tensor
     statistics: dict[str, Tensor]
 
 
@@ -72,6 +80,6 @@ class Objective(Protocol):
             tokens: The sampled tokens.
 
         Returns:
-            Per-token loss to be weighted and summed by the caller, and statistics.
+            The sum of the tokens' losses times their weights, and the figures of each token.
         """
         ...

@@ -50,9 +50,11 @@ def test_one_sample_a_prompt_is_an_error_that_names_the_setting():
 def test_gradient_is_advantage_times_score():
     hidden = torch.randn(3, 4, requires_grad=True)
     head = Head(torch.randn(7, 4))
-    data = Tokens(ids=torch.arange(3), engine_logprobs=None, advantages=torch.tensor([1.0, -2.0, 0.0]))
+    data = Tokens(
+        ids=torch.arange(3), weights=torch.ones(3), engine_logprobs=None, advantages=torch.tensor([1.0, -2.0, 0.0])
+    )
     out = GRPOObjective()(States(hidden, head), None, data)
-    got = torch.autograd.grad(out.loss.sum(), hidden)[0]
+    got = torch.autograd.grad(out.total, hidden)[0]
     log_s = head.logits(hidden).log_softmax(-1).diagonal()
     expected = torch.autograd.grad(-(data.advantages * log_s).sum(), hidden)[0]
     torch.testing.assert_close(got, expected)

@@ -80,10 +80,12 @@ class TokenScores:
     Attributes:
         states: Hidden states and head; None from a scorer that cannot hand them over.
         logprobs: (N,) log-probs of the sampled tokens where the scorer computed them itself.
+        positions: Token positions that went through the trunk: those of real tokens, and all with padding.
     """
 
     states: States | None = None
     logprobs: Tensor | None = None
+    positions: tuple[int, int] = (0, 0)
 
     def logprobs_of(self, ids: Tensor) -> Tensor:
         """Log-probs (N,) of the sampled tokens."""

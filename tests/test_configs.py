@@ -15,7 +15,7 @@ from gopd_lightning.metrics_file import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 FILES = sorted(file.relative_to(CONFIGS).as_posix() for file in CONFIGS.rglob("*.yaml"))
-METHODS = [name for name in FILES if not name.startswith("eval/")]
+METHODS = [name for name in FILES if not name.startswith(("eval/", "engine/"))]
 SPLITS = ("train", "val", "test", "predict")
 TESTS = json.dumps({"fn_name": "f", "inputs": [[1]], "outputs": [2]})
 

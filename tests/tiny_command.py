@@ -68,6 +68,7 @@ def merge(folder: Path, run: Path) -> dict[str, Any]:
             "enable_progress_bar": False,
             "callbacks": [
                 {"class_path": "gopd_callbacks.Rollout", "init_args": rollout},
+                {"class_path": "gopd_callbacks.Speed"},
                 {"class_path": "gopd_callbacks.GracefulStop"},
                 {
                     "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",

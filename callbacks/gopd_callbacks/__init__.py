@@ -9,6 +9,7 @@ from gopd_callbacks.results import Baselines, Results
 from gopd_callbacks.rollout import Rollout
 from gopd_callbacks.rollout_log import RolloutLog
 from gopd_callbacks.self_test import SelfTest
+from gopd_callbacks.speed import Speed
 
 __all__ = [
     "Baselines",
@@ -21,4 +22,5 @@ __all__ = [
     "Rollout",
     "RolloutLog",
     "SelfTest",
+    "Speed",
 ]

@@ -15,6 +15,7 @@ COLUMNS = {"reward": ".3f", "kl_teacher": ".4f", "entropy": ".3f", "length": ".1
 TITLES = {"kl_teacher": "KL teacher"}
 FOOTER = {
     "speed/tokens_per_s": "{:,.0f} tokens/s",
+    "speed/of_limit": "{:.1%} of limit",
     "train/loss": "loss {:.4g}",
     "train/grad_norm": "gradient norm {:.3g}",
 }

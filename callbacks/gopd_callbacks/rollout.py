@@ -89,23 +89,6 @@ class Rollout(Callback):
         verify = self.verify_training or "rewards" in module.needs
         self._fill(trainer, module, batch, self.sampling, trainer.global_step, verify)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        """Log seconds and tokens a second of the step by phase."""
-        info = batch.info
-        tokens, update = info["tokens"], info["update_s"]
-        rollout, verify = info.get("rollout_s", 0.0), info.get("verify_s", 0.0)
-        figures = {
-            "time/update_s": update,
-            "speed/update_tokens_per_s": tokens / update,
-            "speed/tokens_per_s": tokens / (update + rollout + verify),
-        }
-        if rollout:
-            figures |= {"time/rollout_s": rollout, "time/verify_s": verify}
-            figures["speed/rollout_tokens_per_s"] = tokens / rollout
-        pl_module.log_dict(figures, batch_size=1)
-
     def on_validation_batch_start(
         self,
         trainer: Trainer,

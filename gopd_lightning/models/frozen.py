@@ -4,6 +4,7 @@ The bank is not an `nn.Module` on purpose: what a LightningModule registers land
 moved and cast with the student (tried on Lightning 2.6). Every rank holds its own copy.
 """
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gopd_lightning.errors import InputError
 from gopd_lightning.logprobs import TokenScores
 from gopd_lightning.models.folders import adapter_base
 from gopd_lightning.models.loading import adapter_name, load_adapters, load_causal_lm
@@ -20,12 +22,14 @@ from gopd_lightning.models.scoring import LocalScorer
 from gopd_lightning.models.specs import ModelSpec
 from gopd_lightning.records import TokenIds
 
+_Trunk = tuple[str, str]  # path and dtype
+
 
 @dataclass(frozen=True)
 class _Member:
     """Which loaded trunk a name stands for, and under which adapter (None: the trunk itself)."""
 
-    trunk: tuple[str, str]
+    trunk: _Trunk
     adapter: str | None
 
 
@@ -40,18 +44,34 @@ class FrozenBank:
         vocabulary: Number of real token ids.
         device: Where they live.
         temperature: Divides their logits.
+        max_loaded: Full models that may be on the device at a time; the one that has rested longest leaves, to the
+            CPU's memory, or (on the CPU) to be read from its files again. None keeps all of them. Score all rows of
+            one model before those of the next: a model is loaded whenever another has taken its place.
+
+    Raises:
+        InputError: max_loaded is below 1.
     """
 
     def __init__(
-        self, specs: Mapping[str, ModelSpec], vocabulary: int, device: torch.device, temperature: float = 1.0
+        self,
+        specs: Mapping[str, ModelSpec],
+        vocabulary: int,
+        device: torch.device,
+        temperature: float = 1.0,
+        max_loaded: int | None = None,
     ) -> None:
+        if max_loaded is not None and max_loaded < 1:
+            raise InputError(f"model.max_loaded_models is {max_loaded}: let at least 1 frozen model be loaded, or null")
         self._members = {name: _member(spec) for name, spec in specs.items()}
-        self._trunks: dict[tuple[str, str], nn.Module] = {}
+        self._trunks: dict[_Trunk, nn.Module] = {}  # the one that has rested longest first
+        self._away: dict[_Trunk, nn.Module] = {}
+        self.device = device
         self.vocabulary = vocabulary
         self.temperature = temperature
+        self.max_loaded = max_loaded
         self.forwards: dict[str, int] = dict.fromkeys(specs, 0)
-        for trunk in dict.fromkeys(member.trunk for member in self._members.values()):
-            self._trunks[trunk] = self._load(*trunk).to(device)
+        for trunk in list(dict.fromkeys(member.trunk for member in self._members.values()))[:max_loaded]:
+            self._place(trunk)
 
     def __repr__(self) -> str:
         return f"FrozenBank({', '.join(self._members)}; {len(self._trunks)} loaded)"
@@ -61,12 +81,15 @@ class FrozenBank:
 
     @property
     def loaded(self) -> int:
-        """Number of full models in memory."""
+        """Number of full models on the device."""
         return len(self._trunks)
 
     @torch.no_grad()
     def score(self, name: str, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> TokenScores:
-        """Scores of the response tokens under one member; see `models.scoring.Scorer`."""
+        """Scores of the response tokens under one member; see `models.scoring.Scorer`.
+
+        Rows of one prompt share its computation when they come in one call: give a whole step's rows.
+        """
         self.forwards[name] += 1
         with self.using(name) as model:
             return LocalScorer(model, self.vocabulary, self.temperature).score(prompts, responses)
@@ -75,7 +98,7 @@ class FrozenBank:
     def using(self, name: str) -> Iterator[nn.Module]:
         """The member's model with its adapter in force, for scoring or sampling."""
         member = self._members[name]
-        model: Any = self._trunks[member.trunk]
+        model: Any = self._place(member.trunk)
         if member.adapter is not None:
             model.set_adapter(adapter_name(member.adapter))
             model.requires_grad_(False)
@@ -85,6 +108,26 @@ class FrozenBank:
                 yield model
         else:
             yield model
+
+    def _place(self, trunk: _Trunk) -> nn.Module:
+        """A trunk on the device, as the one used last."""
+        model = self._trunks.pop(trunk, None)
+        if model is None:
+            self._make_room()
+            model = self._away.pop(trunk, None)
+            model = (self._load(*trunk) if model is None else model).to(self.device)
+        self._trunks[trunk] = model
+        return model
+
+    def _make_room(self) -> None:
+        """Send away what has rested longest, until one more trunk may come."""
+        while self.max_loaded is not None and len(self._trunks) >= self.max_loaded:
+            trunk = next(iter(self._trunks))
+            model = self._trunks.pop(trunk)
+            if self.device.type != "cpu":
+                self._away[trunk] = model.to("cpu")
+            del model
+            gc.collect()  # models hold themselves in circles
 
     def _load(self, path: str, dtype: str) -> nn.Module:
         """One trunk with every adapter that a member asks of it."""

@@ -30,12 +30,17 @@ def load_causal_lm(spec: ModelSpec) -> nn.Module:
 
 
 def load_adapters(base: nn.Module, paths: Sequence[str]) -> nn.Module:
-    """A PEFT model with every adapter of `paths`, each under its path as name (dots are not allowed there)."""
+    """A PEFT model with every adapter of `paths`, each under its path as name (dots are not allowed there).
+
+    Adapters take the dtype of their base: nothing is trained, and float32 beside bfloat16 would cost conversions.
+    """
     from peft import PeftModel
 
-    model: Any = PeftModel.from_pretrained(base, paths[0], adapter_name=adapter_name(paths[0]))
+    model: Any = PeftModel.from_pretrained(
+        base, paths[0], adapter_name=adapter_name(paths[0]), autocast_adapter_dtype=False
+    )
     for path in paths[1:]:
-        model.load_adapter(path, adapter_name=adapter_name(path))
+        model.load_adapter(path, adapter_name=adapter_name(path), autocast_adapter_dtype=False)
     return model  # type: ignore[no-any-return]
 
 

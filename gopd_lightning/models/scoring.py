@@ -1,13 +1,17 @@
-"""Scoring token rows with a local causal language model: pad at its door, run the trunk, keep response rows."""
+"""Scoring token rows with a local causal language model: pack or pad at its door, keep what predicts responses."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gopd_lightning.logprobs import Head, States, TokenScores
+from gopd_lightning.models.packing import Line, UnknownAttentionError, by_prompt, packed_trunk, packs
 from gopd_lightning.records import TokenIds
+
+LINE_TOKENS = 2048  # tokens through a CPU at a time: products at their full rate, activations in its cache
+PADDED_TOKENS = {"cpu": 1024, "cuda": 16384}  # short lots hold rows of like length: little padding
 
 
 class Scorer(Protocol):
@@ -23,8 +27,20 @@ class Scorer(Protocol):
         ...
 
 
+class _Trunk(NamedTuple):
+    """Hidden states (N, H) in row order, and how many real tokens and positions in all the trunk took for them."""
+
+    hidden: Tensor
+    real: int
+    padded: int
+
+
 class LocalScorer:
     """Scores with a Hugging Face causal language model in this process.
+
+    Rows go through the trunk end to end, a prompt that several rows share once (`models.packing`); rows of a model that
+    cannot take them so, of one on an accelerator, and of a sharded one are padded. Only the positions that predict
+    response tokens are kept. Results are the same to rounding.
 
     Args:
         model: The model; gradients flow when they are enabled.
@@ -40,10 +56,54 @@ class LocalScorer:
 
     def score(self, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> TokenScores:
         """Hidden states at the positions that predict response tokens, and the head."""
+        found = self._packed(prompts, responses) if self._packs() else self._padded(prompts, responses)
+        states = States(found.hidden, head_of(self.model, self.vocabulary, self.temperature))
+        return TokenScores(states, positions=(found.real, found.padded))
+
+    def _packs(self) -> bool:
+        on_cpu = next(self.model.parameters()).device.type == "cpu"  # elsewhere, a kernel a row waits for its launch
+        return on_cpu and not hasattr(self.model, "trunk_forward") and packs(unwrapped(self.model))
+
+    def _packed(self, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> _Trunk:
+        lots = by_prompt(prompts, responses, LINE_TOKENS)
+        lines = [Line([prompts[i] for i in lot], [responses[i] for i in lot]) for lot in lots]
+        try:
+            found = [packed_trunk(unwrapped(self.model), line) for line in lines]
+        except UnknownAttentionError:
+            return self._padded(prompts, responses)
+        tokens = sum(map(len, lines))
+        return _Trunk(_in_row_order(found, lots, responses), tokens, tokens)
+
+    def _padded(self, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> _Trunk:
         device = next(self.model.parameters()).device
-        ids, positions = _pad_right(prompts, responses)
-        hidden = trunk(self.model, ids.to(device)).flatten(0, 1)[positions.to(device)]
-        return TokenScores(States(hidden, head_of(self.model, self.vocabulary, self.temperature)))
+        lots = [list(range(len(prompts)))]
+        if not torch.is_grad_enabled() and not hasattr(self.model, "trunk_forward"):  # whose ranks run in step
+            lots = by_length(prompts, responses, PADDED_TOKENS.get(device.type, PADDED_TOKENS["cuda"]))
+        found, padded = [], 0
+        for lot in lots:
+            ids, positions = _pad_right([prompts[i] for i in lot], [responses[i] for i in lot])
+            found.append(trunk(self.model, ids.to(device)).flatten(0, 1)[positions.to(device)])
+            padded += ids.numel()
+        real = sum(len(prompt) + len(response) - 1 for prompt, response in zip(prompts, responses, strict=True))
+        return _Trunk(_in_row_order(found, lots, responses), real, padded)
+
+
+def by_length(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], max_tokens: int) -> list[list[int]]:
+    """Row numbers in lots of like length, each within `max_tokens` when padded (rows times the longest).
+
+    Args:
+        prompts: Prompt ids of each row.
+        responses: Response ids of each row.
+        max_tokens: Padded tokens of a lot; a longer row gets a lot of its own.
+    """
+    lengths = [len(prompt) + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+    lots: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if lots and (len(lots[-1]) + 1) * lengths[i] <= max_tokens:
+            lots[-1].append(i)
+        else:
+            lots.append([i])
+    return lots
 
 
 def trunk(model: nn.Module, ids: Tensor) -> Tensor:
@@ -98,3 +158,11 @@ def _pad_right(prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> tu
         ids[i, : len(row)] = torch.tensor(row)
         spans.append(torch.arange(i * width + len(prompt) - 1, i * width + len(row)))
     return ids, torch.cat(spans)
+
+
+def _in_row_order(found: Sequence[Tensor], lots: Sequence[Sequence[int]], responses: Sequence[TokenIds]) -> Tensor:
+    """Hidden states (N, H) in row order, from those of each lot in the lot's order."""
+    pieces: dict[int, Tensor] = {}
+    for hidden, lot in zip(found, lots, strict=True):
+        pieces.update(zip(lot, torch.split(hidden, [len(responses[i]) for i in lot]), strict=True))
+    return torch.cat([pieces[i] for i in range(len(responses))])

@@ -33,6 +33,8 @@ class GOPD(OnPolicyModule):
         temperature: Softmax temperature of the student's policy: sampled with and scored at.
         frozen_temperature: Temperature that teachers and references are scored at; must be given when
             temperature is not 1.
+        max_loaded_models: Teachers and references that may be in (the device's) memory at a time, each loaded again
+            when its turn comes, once a step; null keeps all of them.
         allow_truncated_sampling: Allow top_p < 1 or top_k > 0 in rollouts, whose log-ratios are then biased.
         on_nonfinite: stop, or skip (and count) a step whose loss or gradient is not finite.
         optimizer: Makes the optimizer from the trainable parameters.
@@ -55,6 +57,7 @@ class GOPD(OnPolicyModule):
         importance_weight_cap: float | None = None,
         temperature: float = 1.0,
         frozen_temperature: float | None = None,
+        max_loaded_models: int | None = None,
         allow_truncated_sampling: bool = False,
         on_nonfinite: str = "stop",
         optimizer: OptimizerCallable = AdamW,
@@ -78,6 +81,9 @@ class GOPD(OnPolicyModule):
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
         )
+        if max_loaded_models is not None and max_loaded_models < 1:
+            raise InputError(f"model.max_loaded_models is {max_loaded_models}: write 1 or more, or null")
+        self.max_loaded_models = max_loaded_models
         self.allow_truncated_sampling = allow_truncated_sampling
 
     def check_sampling(self, sampling: Sampling) -> None:

@@ -15,13 +15,16 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from gopd_lightning.cost import Scored
 from gopd_lightning.errors import InputError, TrainingError
+from gopd_lightning.machine import Stopwatch
 from gopd_lightning.models.scoring import LocalScorer
 from gopd_lightning.models.specs import StudentSpec
+from gopd_lightning.modules.frozen_scores import FrozenStep
 from gopd_lightning.modules.routing import Routing
 from gopd_lightning.modules.statistics import StepStatistics
 from gopd_lightning.modules.student import StudentModule
-from gopd_lightning.objectives import AGGREGATIONS, FrozenScores, Objective, Tokens, token_weights
+from gopd_lightning.objectives import AGGREGATIONS, Objective, Tokens, token_weights
 from gopd_lightning.records import Batch, Row, micro_batches
 from gopd_lightning.schedules import GivenSettings, fit_to_run
 
@@ -122,36 +125,38 @@ class OnPolicyModule(StudentModule):
         tokens, sequences = self._totals(batch.rows)
         parts = micro_batches(batch.rows, self.max_micro_batch_tokens)
         rounds = int(self._over_ranks(torch.tensor(len(parts)), "max"))
-        statistics = StepStatistics(self._trained_domains)
+        scoring = Stopwatch(self.device)
+        with scoring:
+            frozen = self._frozen_step(batch.rows)
+        step = _Step(tokens, sequences, frozen, StepStatistics(self._trained_domains))
         loss = torch.zeros((), dtype=torch.float64)
         for i in range(rounds):
             with self._synchronised(i + 1 == rounds):
-                loss += self._backward(parts, i, tokens, sequences, statistics)
-        figures = statistics.means(self._over_ranks)
+                loss += self._backward(parts, i, step)
+        figures = step.statistics.means(self._over_ranks)
         figures["train/loss"] = float(self._over_ranks(loss))
         figures |= self._update(figures["train/loss"])
-        batch.info |= {"tokens": tokens, "update_s": time.perf_counter() - began}
+        batch.info |= {"tokens": tokens, "scored": step.scored, "score_s": scoring.seconds()}
+        batch.info["update_s"] = time.perf_counter() - began
         self.log_dict(figures, batch_size=1)
 
-    def _backward(
-        self, parts: list[list[Row]], i: int, tokens: int, sequences: int, statistics: StepStatistics
-    ) -> Tensor:
+    def _backward(self, parts: list[list[Row]], i: int, step: "_Step") -> Tensor:
         """Forward and backward of one micro-batch; its part of the step's loss.
 
         A rank that has run out of micro-batches repeats its last one with weight 0: sharded models run
         collectives in every forward, so all ranks must run the same number.
         """
         rows, spare = parts[min(i, len(parts) - 1)], i >= len(parts)
-        data = self._tokens(rows, tokens, sequences, spare)
-        states = self.scorer.score(
-            [row.prompt.ids for row in rows], [row.completion.ids for row in rows]
-        ).local_states()
-        out = self.objective(states, self._frozen_scores(rows), data)
+        data = self._tokens(rows, step, spare)
+        scores = self.scorer.score([row.prompt.ids for row in rows], [row.completion.ids for row in rows])
+        real, padded = scores.positions
+        step.scored.append(Scored("student", 0 if spare else real, padded))
+        out = self.objective(scores.local_states(), None if step.frozen is None else step.frozen.of(rows), data)
         # data-parallel strategies average gradients over ranks; the weights already count all of them
         self.manual_backward(out.total * self.trainer.world_size)
         if spare:
             return torch.zeros((), dtype=torch.float64)
-        statistics.add(rows, out.statistics, data.engine_logprobs)
+        step.statistics.add(rows, out.statistics, data.engine_logprobs)
         _keep_scores(rows, {**out.statistics, "loss": out.losses, "weight": data.weights})
         return out.total.detach().double().cpu()
 
@@ -161,25 +166,14 @@ class OnPolicyModule(StudentModule):
         assert self.student is not None
         return LocalScorer(self.student, self.vocabulary.size, self.temperature)
 
-    def _frozen_scores(self, rows: Sequence[Row]) -> FrozenScores | None:
-        """What teacher and reference of these rows' one domain say; None when the objective asks neither."""
+    def _frozen_step(self, rows: Sequence[Row]) -> FrozenStep | None:
+        """What teachers and references say of the step's rows; None when the objective asks neither."""
         if "teacher" not in self.objective.needs:
             return None
         assert self.frozen is not None
-        route = self.routing.routes[rows[0].prompt.domain]
-        responses = [row.completion.ids for row in rows]
-        scores = {
-            name: self.frozen.score(name, [row.prompt.ids_for(name) for row in rows], responses)
-            for name in (route.teacher, route.reference)
-            if name is not None
-        }
-        return FrozenScores(
-            teacher=scores[route.teacher],
-            reference=scores[route.reference] if route.reference else None,
-            reward_scale=route.reward_scale,
-        )
+        return FrozenStep(self.frozen, self.routing, rows, hidden="hidden" in self.objective.needs)
 
-    def _tokens(self, rows: Sequence[Row], tokens: int, sequences: int, spare: bool) -> Tokens:
+    def _tokens(self, rows: Sequence[Row], step: "_Step", spare: bool) -> Tokens:
         """The response tokens of a micro-batch, flat, on the student's device; a spare one weighs nothing."""
         engine = [row.completion.logprobs for row in rows]
         known = None
@@ -187,7 +181,7 @@ class OnPolicyModule(StudentModule):
             known = torch.tensor([x for values in engine for x in values or ()], device=self.device)
         lengths = [len(row.completion.ids) for row in rows]
         advantages = torch.tensor([row.advantage for row in rows]).repeat_interleave(torch.tensor(lengths))
-        weights = token_weights(lengths, self.loss_aggregation, tokens, sequences) * float(not spare)
+        weights = token_weights(lengths, self.loss_aggregation, step.tokens, step.sequences) * float(not spare)
         return Tokens(
             ids=torch.tensor([x for row in rows for x in row.completion.ids], device=self.device),
             weights=weights.to(self.device),
@@ -251,6 +245,17 @@ class OnPolicyModule(StudentModule):
         """Let gradients reach the other ranks in the last backward only."""
         block = getattr(self.trainer.strategy, "block_backward_sync", None)
         return nullcontext() if last or block is None else block()
+
+
+class _Step:
+    """What the micro-batches of one optimizer step share: token and sequence counts over all ranks, and records."""
+
+    def __init__(self, tokens: int, sequences: int, frozen: FrozenStep | None, statistics: StepStatistics) -> None:
+        self.tokens = tokens
+        self.sequences = sequences
+        self.frozen = frozen
+        self.statistics = statistics
+        self.scored: list[Scored] = [] if frozen is None else frozen.scored
 
 
 def _keep_scores(rows: Sequence[Row], figures: dict[str, Tensor]) -> None:

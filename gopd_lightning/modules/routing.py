@@ -23,6 +23,11 @@ class Route:
     reference: str | None
     reward_scale: float
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that score the domain's rows."""
+        return (self.teacher,) if self.reference is None else (self.teacher, self.reference)
+
 
 @dataclass(kw_only=True)
 class Routing:

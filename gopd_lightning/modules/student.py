@@ -31,6 +31,8 @@ class StudentModule(LightningModule):
         frozen_temperature: Temperature that teachers and references are scored at.
     """
 
+    max_loaded_models: int | None = None  # see `FrozenBank`
+
     def __init__(self, student: StudentSpec, routing: Routing, temperature: float, frozen_temperature: float) -> None:
         super().__init__()
         self.spec = student
@@ -117,7 +119,9 @@ class StudentModule(LightningModule):
                 place(self.student)
         if self.frozen is None and self.routing.specs and self.trainer.state.fn == TrainerFn.FITTING:
             device = self.trainer.strategy.root_device
-            self.frozen = FrozenBank(self.routing.specs, self.vocabulary.size, device, self.frozen_temperature)
+            self.frozen = FrozenBank(
+                self.routing.specs, self.vocabulary.size, device, self.frozen_temperature, self.max_loaded_models
+            )
 
     # Evaluation: the same rows, graded
 

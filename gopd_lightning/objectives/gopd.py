@@ -86,7 +86,7 @@ class FullGOPD:
     computed live and exactly.
     """
 
-    needs = frozenset({"teacher"})
+    needs = frozenset({"teacher", "hidden"})
 
     def prepare(self, rows: Sequence[Row]) -> None:
         """Nothing to prepare."""

@@ -63,7 +63,8 @@ class Objective(Protocol):
     """One estimator of one loss. Pure: no trainer, no logging, no collectives.
 
     Attributes:
-        needs: What must be computed for it: a subset of {"teacher", "rewards"}. Nothing else is.
+        needs: What must be computed for it: a subset of {"teacher", "hidden", "rewards"}. Nothing else is; "hidden"
+            asks for the frozen models' hidden states beside "teacher", which asks for log-probs only.
     """
 
     needs: frozenset[str]

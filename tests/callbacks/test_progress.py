@@ -25,7 +25,12 @@ BASELINES = {
 LONG = "a-domain-with-quite-a-long-name"
 METRICS = {f"{name}/{d}": 12.345678 for name in ("reward", "kl_teacher", "entropy") for d in ("math", LONG)}
 METRICS |= {"length/math": 20000.5, "val/math/avg@4": 0.801, "val/aime/2024/avg@4": 0.5}
-METRICS |= {"speed/tokens_per_s": 1234567.8, "train/loss": -0.000123456, "train/grad_norm": 123.456}
+METRICS |= {
+    "speed/tokens_per_s": 1234567.8,
+    "speed/of_limit": 0.1234,
+    "train/loss": -0.000123456,
+    "train/grad_norm": 123.456,
+}
 
 
 def drawn(state: State) -> str:
@@ -55,7 +60,15 @@ def run(folder: Path, stage: str, every: int = 5) -> Trainer:
 def test_panel_fits_eighty_columns_and_cuts_no_number() -> None:
     text = drawn(full_state())
     assert max(len(line) for line in text.splitlines()) <= 80
-    for word in ("9000/10000", "10:00:00", "1:06:40 left", "20000.5", "80.1%", "73.0%", "1,234,568 tokens/s"):
+    for word in (
+        "9000/10000",
+        "10:00:00",
+        "1:06:40 left",
+        "20000.5",
+        "80.1%",
+        "73.0%",
+        "1,234,568 tokens/s · 12.3% of limit",
+    ):
         assert word in text
 
 

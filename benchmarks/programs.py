@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from side_by_side import row
+
 from gopd_lightning.verifiers.sandbox.pool import program_pool
 from gopd_lightning.verifiers.worker import WorkerPool
 
@@ -54,7 +56,9 @@ def main() -> None:
         print(f"{name}: {median} programs a second, {TESTS} tests each (runs {found[name]['runs']})")
     pool.close()
     RESULTS.parent.mkdir(exist_ok=True)
-    text = json.dumps({"workers": WORKERS, "tests": TESTS, **found, **facts}, indent=1) + "\n"
+    summary = [row("PROG", f"{name} programs", found[name]["programs_per_second"], "programs/s") for name in found]
+    content = {"summary": summary, "workers": WORKERS, "tests": TESTS, **found, **facts}
+    text = json.dumps(content, indent=1) + "\n"
     whole = RESULTS.with_suffix(".part")
     whole.write_text(text)
     os.replace(whole, RESULTS)

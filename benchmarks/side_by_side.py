@@ -51,6 +51,38 @@ def medians(found: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in found.items()}
 
 
+def row(case: str, what: str, figure: float, unit: str, goal: str | None = None) -> dict[str, Any]:
+    """A row of the summary, as `write` takes them in a list under the key `summary`.
+
+    Args:
+        case: Name of the case, such as K1.
+        what: What was measured, short, unique within the case.
+        figure: The figure that the goal speaks of.
+        unit: x (a ratio), s, MB, share, tok/s, ...
+        goal: ">= NUMBER" or "<= NUMBER"; None where the row is only shown.
+    """
+    return {
+        "case": case,
+        "what": what,
+        "figure": float(f"{figure:.4g}"),
+        "unit": unit,
+        "goal": goal,
+        "met": None if goal is None else reaches(figure, goal),
+    }
+
+
+def reaches(figure: float, goal: str) -> bool:
+    """Whether a figure is where the goal wants it.
+
+    Raises:
+        ValueError: The goal is not ">= NUMBER" or "<= NUMBER".
+    """
+    relation, _, limit = goal.partition(" ")
+    if relation not in (">=", "<="):
+        raise ValueError(f"a goal of {goal!r}: write '>= NUMBER' or '<= NUMBER'")
+    return figure >= float(limit) if relation == ">=" else figure <= float(limit)
+
+
 def write(name: str, content: Mapping[str, Any]) -> Path:
     """Write a result whole or not at all, with the facts of the machine."""
     RESULTS.mkdir(exist_ok=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 # Logits (tokens x vocabulary) of one model that may exist at a time, by device: large enough for the matrix
 # products to run at their full rate, small beside the model. Measured on CPUs only (docs/performance.md).
-CHUNK_ELEMENTS = {"cpu": 2**24, "cuda": 2**28}
+CHUNK_ELEMENTS = {"cpu": 3 * 2**23, "cuda": 2**28}
 # Logits reduced at a time: several float32 copies of them stay in a CPU's cache. An accelerator takes a chunk whole.
 BLOCK_ELEMENTS = {"cpu": 2**19}
 

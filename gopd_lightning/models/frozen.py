@@ -88,10 +88,11 @@ class FrozenBank:
     def score(self, name: str, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> TokenScores:
         """Scores of the response tokens under one member; see `models.scoring.Scorer`.
 
-        Rows of one prompt share its computation when they come in one call: give a whole step's rows.
+        Rows of one prompt share its computation when they come in one call: give a whole step's rows. The trainer's
+        precision is the student's: a frozen model computes in its own dtype, also where autocast is on.
         """
         self.forwards[name] += 1
-        with self.using(name) as model:
+        with self.using(name) as model, torch.autocast(self.device.type, enabled=False):
             return LocalScorer(model, self.vocabulary, self.temperature).score(prompts, responses)
 
     @contextmanager

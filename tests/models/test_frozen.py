@@ -46,6 +46,13 @@ def test_identical_paths_are_loaded_once(lm_folder):
     assert torch.equal(logprobs(found, "a"), logprobs(found, "b"))
 
 
+def test_the_trainers_precision_is_not_the_frozen_models(lm_folder):
+    found = bank(a=lm_folder)
+    plain = logprobs(found, "a")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(logprobs(found, "a"), plain)
+
+
 def test_adapters_share_their_base_and_keep_their_own_scores(lm_folder, adapters):
     found = bank(base=lm_folder, one=adapters[0], two=adapters[1])
     assert found.loaded == 1

@@ -34,8 +34,8 @@ experts: setup  ## make the nano base and experts again from nothing, into runs/
 test: setup  ## the whole CPU test suite
 	$(BIN)/pytest tests
 
-# vLLM's CPU build beside the rest, in an environment of its own (4 GB). It wants an older numpy, and torch's CPU build:
-# where pip finds none, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu. It brings CUDA builds of torchvision,
+# vLLM's CPU build beside the rest, in an environment of its own (4 GB). It wants an older numpy and torch's CPU build
+# (where pip finds none, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU wheels). It brings CUDA builds of torchvision,
 # torchaudio and torchcodec that cannot be imported on a CPU and that text models do not need.
 $(VLLM)/.ready: pyproject.toml constraints.txt constraints-vllm.txt $(VENV)/.ready
 	$(PYTHON) -m venv $(VLLM)

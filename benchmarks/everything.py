@@ -46,7 +46,7 @@ CASES = (
     Case("K2", "divergence", 5),
     Case("S1", "scoring", 4),
     Case("R1", "rollout", 5),
-    Case("E1", "step", 15),
+    Case("E1", "step", 16),
     Case("E2", "whole_run", 3.5),
     Case("E3", "teachers", 3),
     Case("E4", "growth", 3),

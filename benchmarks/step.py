@@ -2,14 +2,19 @@
 
 SmolLM2-135M as student and teacher, 32 prompts of about 64 tokens with the same skewed responses of up to 256 imposed
 on both sides, full-vocabulary reverse KL. Each side is a process of its own; they take turns, gopd a step before and a
-step after each of TRL's. gopd at lambda 1.25, with a third model, runs against TRL at lambda 1, as it has nothing else.
+step after each of TRL's, for as many rounds as a part's seconds allow. gopd at lambda 1.25, with a third model, runs
+against TRL at lambda 1, as it has nothing else. The sampled estimator runs on fewer and shorter responses.
 
     step.py [--quick] [float32 | bfloat16 | sampled ...]     parts that are not named are kept from the last run
 """
 
 import json
+import os
 import statistics
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from models import smollm2
@@ -17,11 +22,13 @@ from side_by_side import RESULTS, row, write
 from turns import Side
 from workload import workload
 
-PROMPTS, LONGEST, TRL_ROWS = 32, 256, 16  # all 32 at a time take TRL past 16 GB
-LOGITS_ROWS = 8  # IWOPDTrainer keeps all logits of its micro-batch, several times over
+LOGITS_ROWS = 8  # of a micro-batch of IWOPDTrainer, which keeps all logits several times
+REST_GB = 9.5  # what TRL takes beside its activations (1 GB a row of 68 + 256 tokens), gopd and the system
+SIZES = {"float32": (32, 256), "bfloat16": (32, 256), "sampled": (16, 128), "quick": (8, 64)}  # prompts, longest
 SHORT = 32  # longest response of every process's first step
-ROUNDS = {1.0: 1, 1.25: 1}  # of a TRL step between two of gopd's, by lambda
-SAMPLED_ROUNDS = {1.0: 1}
+ROUNDS = 3  # at most, of a TRL step between two of gopd's
+SECONDS = {"float32": 420, "bfloat16": 330, "sampled": 120}  # of a part: no round begins that would end later
+SCALES = {"float32": {1.0: 0.6, 1.25: 1.0}, "bfloat16": {1.0: 0.6, 1.25: 1.0}, "sampled": {1.0: 1.0}}  # and by when
 TOLERANCE = {"float32": 1e-3, "bfloat16": 5e-2, "sampled": 1e-3}
 PARTS = tuple(TOLERANCE)
 Steps = list[dict[str, Any]]
@@ -29,44 +36,59 @@ Steps = list[dict[str, Any]]
 
 def settings_of(part: str, quick: bool) -> dict[str, Any]:
     """What both sides are told."""
-    rows = LOGITS_ROWS if part == "sampled" else TRL_ROWS
+    prompts, longest = SIZES["quick" if quick else part]
+    rows = LOGITS_ROWS if part == "sampled" else trl_rows(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     return {
-        "prompts": 8 if quick else PROMPTS,
-        "longest": 64 if quick else LONGEST,
-        "rows": 4 if quick else rows,
+        "prompts": prompts,
+        "longest": longest,
+        "rows": min(rows, prompts),
         "bf16": part == "bfloat16",
         "estimator": "sampled" if part == "sampled" else "full",
     }
 
 
-def race(part: str, quick: bool) -> dict[str, Any]:
-    """All steps of one part. The first of each process is short: it warms up, and is what is compared in numbers."""
-    settings = settings_of(part, quick)
+def trl_rows(memory: int) -> int:
+    """Rows of TRL's micro-batch: as many as fit into a machine's memory (bytes) beside gopd, 8 at least."""
+    return next((rows for rows in (32, 16) if rows + REST_GB < memory / 1e9), 8)
+
+
+def race(part: str, settings: dict[str, Any], keep: Callable[[dict[str, Any]], None]) -> None:
+    """All steps of one part. The first of each process is short: it warms up, and is what is compared in numbers.
+
+    Args:
+        part: One of `PARTS`.
+        settings: What both sides are told.
+        keep: Gets what was found so far, each time that a lambda is done.
+    """
+    began = time.monotonic()
     trl = Side(f"TRL {part}", "step_trl.py", settings)
     try:
-        found: dict[str, Any] = {"first": {"trl": said(part, "TRL, first", trl.step(SHORT))}}
-        for scale, rounds in (SAMPLED_ROUNDS if part == "sampled" else ROUNDS).items():
+        found: dict[str, Any] = {"settings": settings, "first": {"trl": said(part, "TRL, first", trl.step(SHORT))}}
+        for scale, share in SCALES[part].items():
             name = f"gopd {scale}"
             gopd = Side(f"gopd {part} {scale}", "step_gopd.py", settings | {"reward_scale": scale})
             try:
                 found["first"][name] = said(part, f"{name}, first", gopd.step(SHORT))
-                said(part, f"{name}, warms up", gopd.step(LONGEST))  # compiles for the real lengths
-                found[name], found[f"trl beside {name}"] = alternate(part, name, gopd, trl, rounds)
+                until = began + share * SECONDS[part]
+                found[name], found[f"trl beside {name}"] = alternate(part, name, gopd, trl, settings["longest"], until)
             finally:
                 gopd.end()
+            keep(found)
     finally:
         trl.end()
-    return found
 
 
-def alternate(part: str, name: str, gopd: Side, trl: Side, rounds: int) -> tuple[Steps, Steps]:
-    """Steps of gopd and of TRL: one of gopd's before and one after each of TRL's."""
+def alternate(part: str, name: str, gopd: Side, trl: Side, longest: int, until: float) -> tuple[Steps, Steps]:
+    """Steps of gopd and of TRL: one of gopd's before and one after each of TRL's; one round at least."""
     ours: Steps = []
     theirs: Steps = []
-    for _ in range(rounds):
-        ours.append(said(part, name, gopd.step(LONGEST)))
-        theirs.append(said(part, "TRL", trl.step(LONGEST)))
-        ours.append(said(part, name, gopd.step(LONGEST)))
+    took = 0.0
+    while not theirs or (len(theirs) < ROUNDS and time.monotonic() + took < until):
+        began = time.monotonic()
+        ours.append(said(part, name, gopd.step(longest)))
+        theirs.append(said(part, "TRL", trl.step(longest)))
+        ours.append(said(part, name, gopd.step(longest)))
+        took = time.monotonic() - began
     return ours, theirs
 
 
@@ -112,7 +134,8 @@ def summary(part: str, found: dict[str, Any]) -> list[dict[str, Any]]:
         ratio = median(found[f"trl beside {name}"], "seconds") / median(found[name], "seconds")
         share = max(step["peak_mb"] for step in found[name]) / peak
         rows.append(row("E1", f"{what}, tokens/s", ratio, "x", f">= {goal}"))
-        rows.append(row("E1", f"{what}, peak memory", share, "share", "<= 0.3333"))
+        small = f"{what} with {found['settings']['rows']} rows at a time, peak memory"
+        rows.append(row("E1", small, share, "share", "<= 0.3333"))
     for key, difference in agreement(part, found["first"]).items():
         what = f"{part}, {key} of the first step, difference"
         rows.append(row("E1", what, difference, "share", f"<= {TOLERANCE[part]}"))
@@ -135,7 +158,7 @@ def plot(parts: dict[str, Any]) -> dict[str, Any]:
         for name, steps in zip(bars, sides, strict=True):
             if steps:
                 bars[name][part] = [median(steps, phase) for phase in ("generation", "update")]
-    title = f"One step, SmolLM2-135M, {PROMPTS} prompts (dark: generation, light: update)"
+    title = "One step, SmolLM2-135M (dark: generation, light: update)"
     return {"title": title, "y": "seconds", "bars": {name: values for name, values in bars.items() if values}}
 
 
@@ -150,17 +173,20 @@ def main() -> None:
     asked = [part for part in PARTS if part in sys.argv] or list(PARTS)
     for model in ("student", "teacher", "reference"):
         smollm2(model)
-    settings = settings_of(asked[0], quick)
-    workload(settings["prompts"], settings["longest"])
     parts = {} if quick else earlier()
+    name = "step_quick" if quick else "step"
+
+    def keep(part: str, found: dict[str, Any]) -> None:
+        parts[part] = found
+        rows = [one for other in PARTS if other in parts for one in summary(other, parts[other])]
+        write(name, {"summary": rows, "plot": plot(parts), "parts": parts})
+
     for part in asked:
-        parts[part] = race(part, quick)
-        rows = [found for name in PARTS if name in parts for found in summary(name, parts[name])]
-        name = "step_quick" if quick else "step"
-        file = write(name, {"summary": rows, "plot": plot(parts), "parts": parts, "settings": settings_of(part, quick)})
-    for found in rows:
-        print(f"{found['what']}: {found['figure']} {found['unit']} (goal {found['goal']})")
-    print(file)
+        settings = settings_of(part, quick)
+        workload(settings["prompts"], settings["longest"])
+        race(part, settings, partial(keep, part))
+        for found in summary(part, parts[part]):
+            print(f"{found['what']}: {found['figure']} {found['unit']} (goal {found['goal']})", flush=True)
 
 
 if __name__ == "__main__":

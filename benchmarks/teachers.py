@@ -1,7 +1,8 @@
 """E3: a step's scoring with one teacher and with four, as full models, as adapters and offloaded, lambda 1 and 1.25.
 
 SmolLM2-135M's shape in bfloat16 with random weights; 16 rows of 64 + 64 tokens, those of a teacher together. Each way
-has a process of its own, and they take turns. Memory is the peak above what the process had before its models.
+has a process of its own, and they take turns. Memory is the peak of a step, loading included where a step loads, above
+what the process had before its models.
 """
 
 import json
@@ -72,6 +73,8 @@ def alone(way: str, scale: float) -> None:
     torch.ones(512, 512) @ torch.ones(512, 512)  # libraries load what they load
     before = status("VmRSS") / 1024
     bank = FrozenBank(specs, WORDS, torch.device("cpu"), max_loaded=1 if "offloaded" in way else None)
+    step(bank, list(found))
+    Path("/proc/self/clear_refs").write_text("5")  # begins to look for a new peak: files read at the start are let go
     tell({})
     while True:
         wait()
@@ -88,14 +91,14 @@ def measured() -> dict[str, Point]:
             paths(way, scale)  # made here, so that no process remembers the making
             sides[f"{way}, lambda {scale:g}"] = Side(f"E3 {way} {scale}", "teachers.py", {"way": way, "scale": scale})
     points: dict[str, list[Point]] = {name: [] for name in sides}
-    for _ in range(ROUNDS + 1):
+    for _ in range(ROUNDS):
         for name, side in sides.items():
-            points[name].append(side.step())
+            points[name].append(side.step(RESPONSE))
     for side in sides.values():
         side.end()
     return {
         name: {
-            "seconds": round(statistics.median(point["seconds"] for point in found[1:]), 3),
+            "seconds": round(statistics.median(point["seconds"] for point in found), 3),
             "mb": round(found[-1]["mb"]),
             "loaded": found[-1]["loaded"],
         }

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import models
 import pytest
+import step
 import turns
 from growth import excess, explained, line
 from step import agreement, summary
@@ -17,6 +18,7 @@ def steps(seconds, peak_mb):
 
 def test_ratios_are_of_medians_and_memory_of_peaks():
     found = {
+        "settings": {"rows": 16},
         "first": {"trl": FIRST, "gopd 1.0": FIRST | {"loss": 0.2002}},
         "trl beside gopd 1.0": steps([60, 300, 59], 12000),
         "trl beside gopd 1.25": steps([61, 61], 9000),
@@ -35,6 +37,61 @@ def test_ratios_are_of_medians_and_memory_of_peaks():
         (49.18, None),
     ]
     assert len({row["what"] for row in rows}) == len(rows)
+
+
+class FakeSide:
+    """A trainer that steps in no time; notes what was asked of whom."""
+
+    asked: list[tuple[str, int]]
+    imposed = True
+
+    def __init__(self, name, script, settings):
+        self.name = name
+
+    def step(self, longest):
+        self.asked.append((self.name, longest))
+        seconds = {"seconds": 2.0, "generation": 1.0, "update": 1.0, "tokens": 10, "peak_mb": 1.0}
+        return FIRST | seconds | {"imposed": self.imposed}
+
+    def end(self):
+        self.asked.append((self.name, 0))
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    monkeypatch.setattr(step, "Side", FakeSide)
+    monkeypatch.setattr(FakeSide, "asked", [], raising=False)
+    return FakeSide
+
+
+def test_gopd_steps_before_and_after_trl_and_what_was_found_is_kept_after_each_lambda(fake, monkeypatch):
+    monkeypatch.setattr(step, "ROUNDS", 1)
+    kept = []
+    step.race("float32", {"longest": 256}, lambda found: kept.append(sorted(found)))
+    trl, one, other = "TRL float32", "gopd float32 1.0", "gopd float32 1.25"
+    first = [(trl, 32), (one, 32), (one, 256), (trl, 256), (one, 256), (one, 0)]
+    assert fake.asked == [*first, (other, 32), (other, 256), (trl, 256), (other, 256), (other, 0), (trl, 0)]
+    assert "gopd 1.25" not in kept[0]
+    assert "gopd 1.25" in kept[1]
+
+
+def test_rounds_end_with_the_seconds_but_there_is_one(fake):
+    begin = step.time.monotonic()
+    once = step.alternate("float32", "gopd", fake("a", "", {}), fake("b", "", {}), 256, begin - 1)
+    thrice = step.alternate("float32", "gopd", fake("a", "", {}), fake("b", "", {}), 256, begin + 100)
+    assert [len(steps) for steps in (*once, *thrice)] == [2, 1, 6, 3]
+
+
+def test_other_tokens_than_were_imposed_end_the_race(fake, monkeypatch):
+    monkeypatch.setattr(fake, "imposed", False)
+    with pytest.raises(RuntimeError, match="generated other tokens"):
+        step.race("float32", {"longest": 256}, print)
+    assert fake.asked[-1] == ("TRL float32", 0)
+
+
+@pytest.mark.parametrize(("memory", "rows"), [(16e9, 8), (24e9, 8), (32e9, 16), (64e9, 32)])
+def test_trl_has_as_many_rows_at_a_time_as_fit_beside_gopd(memory, rows):
+    assert step.trl_rows(int(memory)) == rows
 
 
 def test_the_sampled_estimator_is_compared_by_its_log_ratio():

@@ -1,5 +1,6 @@
 """What plugs into Lightning's Trainer: rollouts, display, logs, plots, results, checkpoints on Ctrl-C, export."""
 
+from gopd_callbacks.engine import Engine
 from gopd_callbacks.evaluation import Evaluation
 from gopd_callbacks.graceful_stop import GracefulStop
 from gopd_callbacks.hf_export import HFExport
@@ -13,6 +14,7 @@ from gopd_callbacks.speed import Speed
 
 __all__ = [
     "Baselines",
+    "Engine",
     "Evaluation",
     "GracefulStop",
     "HFExport",

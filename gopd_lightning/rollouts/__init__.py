@@ -3,5 +3,15 @@
 from gopd_lightning.rollouts.engine import RolloutEngine, Sampling, Vocabulary
 from gopd_lightning.rollouts.rows import grade, sample_pairs, sample_rows
 from gopd_lightning.rollouts.transformers_engine import TransformersEngine
+from gopd_lightning.rollouts.vllm_engine import VLLMEngine
 
-__all__ = ["RolloutEngine", "Sampling", "TransformersEngine", "Vocabulary", "grade", "sample_pairs", "sample_rows"]
+__all__ = [
+    "RolloutEngine",
+    "Sampling",
+    "TransformersEngine",
+    "VLLMEngine",
+    "Vocabulary",
+    "grade",
+    "sample_pairs",
+    "sample_rows",
+]

@@ -36,7 +36,7 @@ def poison(monkeypatch):
 
     def spoilt(self, *args):
         out = objective(self, *args)
-        return out._replace(loss=state["how"](out.loss)) if state["batch"] in state["bad"] else out
+        return out._replace(total=state["how"](out.total)) if state["batch"] in state["bad"] else out
 
     monkeypatch.setattr(OnPolicyModule, "training_step", counted)
     monkeypatch.setattr(SampledGOPD, "__call__", spoilt)

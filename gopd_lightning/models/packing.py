@@ -8,8 +8,7 @@ Models that mix tokens elsewhere (recurrences, convolutions) or ask more of thei
 came before (soft caps, sinks, windows shorter than a row) are refused with `UnknownAttentionError`.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -19,14 +18,10 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from gopd_lightning.attention import UnknownAttentionError, attending_by, check_plain
 from gopd_lightning.records import TokenIds
 
 _NAME = "gopd_packed"  # no mask function goes by this name, so that models make no mask
-_HARMLESS = {"position_ids", "use_cache", "cache_position", "output_attentions", "output_hidden_states", "is_causal"}
-
-
-class UnknownAttentionError(Exception):
-    """The model does more than plain softmax attention, or mixes tokens elsewhere: its rows cannot be packed."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +127,7 @@ def packed_trunk(model: Any, line: Line) -> Tensor:
     device = model.get_input_embeddings().weight.device
     ids, places = (torch.tensor([values], device=device) for values in (line.ids, line.places))
     try:
-        with _packed_attention(model):
+        with attending_by(model, _NAME):
             out = model.base_model(input_ids=ids, position_ids=places, use_cache=False, line=line)
         if line.attended != model.config.get_text_config().num_hidden_layers:
             raise UnknownAttentionError(f"{line.attended} attention layers only")
@@ -152,6 +147,7 @@ def packed_attention(
     scaling: float | None = None,
     line: Line | None = None,
     sliding_window: int | None = None,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention over the spans of a line, in the form that transformers calls it.
@@ -166,6 +162,7 @@ def packed_attention(
         scaling: Factor of the scores.
         line: The rows.
         sliding_window: How far back a token looks, itself included.
+        is_causal: The layer is causal, as all here are.
         **kwargs: What else the model passes on.
 
     Returns:
@@ -174,9 +171,9 @@ def packed_attention(
     Raises:
         UnknownAttentionError: The model asks for more than plain softmax attention.
     """
-    asked = {name for name, given in kwargs.items() if given is not None and given is not False} - _HARMLESS
-    if line is None or attention_mask is not None or dropout or asked:
-        raise UnknownAttentionError(", ".join(sorted(asked)))
+    check_plain({**kwargs, "attention_mask": attention_mask, "dropout": dropout or None})
+    if line is None:
+        raise UnknownAttentionError("another attention in between")
     if sliding_window is not None and any(span.length > sliding_window for span in line.spans):
         raise UnknownAttentionError("sliding_window")
     line.attended += 1
@@ -192,17 +189,6 @@ def _row(tensor: Tensor, span: Span) -> Tensor:
     """A row's own part of a (1, heads, T, size) tensor, its prompt before it."""
     own = tensor[:, :, span.start : span.stop]
     return own if span.prompt is None else torch.cat([tensor[:, :, span.prompt], own], 2)
-
-
-@contextmanager
-def _packed_attention(model: Any) -> Iterator[None]:
-    """Let the model attend through `packed_attention` for a while, and as before again after."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
 
 
 _REFUSED: WeakSet[nn.Module] = WeakSet()  # models that turned out not to take packed rows

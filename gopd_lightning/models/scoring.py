@@ -6,8 +6,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from gopd_lightning.attention import UnknownAttentionError
 from gopd_lightning.logprobs import Head, States, TokenScores
-from gopd_lightning.models.packing import Line, UnknownAttentionError, by_prompt, packed_trunk, packs
+from gopd_lightning.models.packing import Line, by_prompt, packed_trunk, packs
 from gopd_lightning.records import TokenIds
 
 LINE_TOKENS = 2048  # tokens through a CPU at a time: products at their full rate, activations in its cache

@@ -5,8 +5,7 @@ grouped-query model for it at every step. One new token a row has no order to ke
 that share a key head can be handed over as so many queries of that head, and nothing is copied.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch.nn.functional as F
@@ -14,12 +13,9 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from gopd_lightning.attention import attending_by, check_plain
+
 _NAME = "gopd_grouped"  # no mask function goes by this name, so that models take the mask as it is given
-_HARMLESS = {"position_ids", "use_cache", "cache_position", "output_attentions", "output_hidden_states"}
-
-
-class UnknownAttentionError(Exception):
-    """The model asks its attention for something that is not done here (soft caps, sinks, windows, biases)."""
 
 
 def grouped_attention(
@@ -51,9 +47,7 @@ def grouped_attention(
     Raises:
         UnknownAttentionError: The model asks for more than plain softmax attention.
     """
-    asked = {name for name, value in kwargs.items() if value is not None and value is not False} - _HARMLESS
-    if asked:
-        raise UnknownAttentionError(", ".join(sorted(asked)))
+    check_plain(kwargs)
     if query.shape[2] > 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling)  # type: ignore[no-any-return]
     rows, heads, _, size = query.shape
@@ -62,19 +56,9 @@ def grouped_attention(
     return found.reshape(rows, 1, heads, value.shape[-1]), None
 
 
-@contextmanager
-def grouped_queries(model: Any) -> Iterator[None]:
-    """Let the model attend through `grouped_attention` for a while, and through its own attention again after.
-
-    Args:
-        model: A Hugging Face model, or a PEFT model around one.
-    """
-    before = model.config._attn_implementation
-    model.set_attn_implementation(_NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
+def grouped_queries(model: Any) -> AbstractContextManager[None]:
+    """Let the model attend through `grouped_attention` for a while, see `attention.attending_by`."""
+    return attending_by(model, _NAME)
 
 
 AttentionInterface.register(_NAME, grouped_attention)

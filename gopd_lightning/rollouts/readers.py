@@ -9,8 +9,9 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from gopd_lightning.attention import UnknownAttentionError
 from gopd_lightning.records import TokenIds
-from gopd_lightning.rollouts.attention import UnknownAttentionError, grouped_queries
+from gopd_lightning.rollouts.attention import grouped_queries
 from gopd_lightning.rollouts.slots import SlotCache
 
 _NO_LOGITS = torch.zeros(0, dtype=torch.long)  # positions whose logits are wanted

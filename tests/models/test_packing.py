@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
-from gopd_lightning.models.packing import Line, UnknownAttentionError, by_prompt, packed_trunk, packs
+from gopd_lightning.attention import UnknownAttentionError
+from gopd_lightning.models.packing import Line, by_prompt, packed_trunk, packs
 from gopd_lightning.models.scoring import LocalScorer, by_length
 
 SHAPE = {

@@ -19,8 +19,9 @@ from transformers import (
     MistralForCausalLM,
 )
 
+from gopd_lightning.attention import UnknownAttentionError
 from gopd_lightning.rollouts import Sampling, TransformersEngine, Vocabulary
-from gopd_lightning.rollouts.attention import UnknownAttentionError, grouped_attention
+from gopd_lightning.rollouts.attention import grouped_attention
 from gopd_lightning.rollouts.readers import PaddedReader, SlotReader, reads_in_slots
 
 PROMPTS = [[5, 6, 7], [8], [9, 10, 11, 12, 13], [4, 4]]

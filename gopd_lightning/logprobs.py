@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Logits (tokens x vocabulary) of one model that may exist at a time, by device: large enough for the matrix
+# Bytes of logits (tokens x vocabulary) of one model that may exist at a time, by device: large enough for the matrix
 # products to run at their full rate, small beside the model. Measured on CPUs only (docs/performance.md).
-CHUNK_ELEMENTS = {"cpu": 3 * 2**23, "cuda": 2**28}
+CHUNK_BYTES = {"cpu": 96 * 2**20, "cuda": 2**30}
 # Logits reduced at a time: several float32 copies of them stay in a CPU's cache. An accelerator takes a chunk whole.
 BLOCK_ELEMENTS = {"cpu": 2**19}
 
@@ -122,12 +122,12 @@ def token_logprobs(states: States, ids: Tensor) -> TokenLogprobs:
     Returns:
         Log-probs (N,) and entropies (N,) in nats.
     """
-    figures = []
+    columns = Columns(len(ids))
     for rows, chunk in logits_in_chunks([states]):
         for part, (products,) in blocks_of(rows, chunk):
             log_p = states.head.shaped(products).log_softmax(-1)
-            figures.append((pick(log_p, ids[part]), entropy_of(log_p.exp(), log_p)))
-    return TokenLogprobs(*(torch.cat(column) for column in zip(*figures, strict=True)))
+            columns.put(part, [pick(log_p, ids[part]), entropy_of(log_p.exp(), log_p)])
+    return TokenLogprobs(*columns.all)
 
 
 def logits_in_chunks(models: Sequence[States]) -> Iterator[tuple[slice, list[Tensor]]]:
@@ -141,7 +141,7 @@ def logits_in_chunks(models: Sequence[States]) -> Iterator[tuple[slice, list[Ten
         (see `Head.shaped`); the caller may overwrite them.
     """
     tokens = len(models[0].hidden)
-    rows = min(tokens, _rows_within(CHUNK_ELEMENTS, models[0]) or tokens)
+    rows = min(tokens, _rows_of_chunk(models[0]) or tokens)
     buffers = [m.hidden.new_empty(rows, m.head.size, dtype=m.head.weight.dtype) for m in models]
     for start in range(0, tokens, rows):
         chunk = slice(start, min(start + rows, tokens))
@@ -157,6 +157,25 @@ def blocks_of(rows: slice, chunk: Sequence[Tensor]) -> Iterator[tuple[slice, lis
         yield part, [products[start : start + size] for products in chunk]
 
 
+class Columns:
+    """Figures of N tokens, filled in a block of tokens at a time.
+
+    They are written into tensors made once: a small tensor that outlives its block, put between the block's large
+    ones, keeps glibc from using their memory again (100 MB a chunk at a vocabulary of 151,936).
+    """
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+        self.all: list[Tensor] = []
+
+    def put(self, rows: slice, figures: Sequence[Tensor]) -> None:
+        """Keep the figures (n,) of these tokens, one for each column."""
+        if not self.all:
+            self.all = [figure.new_empty(self.tokens) for figure in figures]
+        for column, figure in zip(self.all, figures, strict=True):
+            column[rows] = figure
+
+
 def pick(values: Tensor, ids: Tensor) -> Tensor:
     """values[i, ids[i]] of a (n, V) tensor, as (n,)."""
     return values.gather(-1, ids[:, None]).squeeze(-1)
@@ -167,7 +186,7 @@ def entropy_of(p: Tensor, log_p: Tensor) -> Tensor:
     return -(p * log_p).sum(-1)
 
 
-def _rows_within(limits: dict[str, int], states: States) -> int:
-    """Rows of logits that fit a limit of the device, at least one; 0 where there is no limit."""
-    limit = limits.get(states.hidden.device.type)
-    return 0 if limit is None else max(1, limit // states.head.size)
+def _rows_of_chunk(states: States) -> int:
+    """Rows of logits that fit the limit of the device, at least one; 0 where there is no limit."""
+    limit = CHUNK_BYTES.get(states.hidden.device.type)
+    return 0 if limit is None else max(1, limit // (states.head.size * states.head.weight.element_size()))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gopd_lightning.logprobs import Head, States, blocks_of, entropy_of, logits_in_chunks, pick
+from gopd_lightning.logprobs import Columns, Head, States, blocks_of, entropy_of, logits_in_chunks, pick
 
 LossRule = Callable[[Tensor, slice], Tensor]
 _BlockRule = Callable[[list[Tensor], slice], tuple[Tensor, list[Tensor]]]
@@ -158,18 +158,17 @@ class _GradientInForward(torch.autograd.Function):
         student = _cast(hidden, weight, bias, settings)
         models = [student, *frozen]
         made = _Gradients(student, weight.dtype, ctx.needs_input_grad)
-        figures = []
+        columns = Columns(len(hidden))
         for rows, chunk in logits_in_chunks(models):
             for part, products in blocks_of(rows, chunk):
                 shaped = [model.head.shaped(each) for model, each in zip(models, products, strict=True)]
                 gradient, found = block(shaped, part)
-                figures.append(found)
+                columns.put(part, found)
                 products[0].copy_(student.head.pull_back(gradient, products[0]))
             made.add(rows, chunk[0])
-        columns = [torch.cat(column) for column in zip(*figures, strict=True)]
-        ctx.mark_non_differentiable(*columns)
+        ctx.mark_non_differentiable(*columns.all)
         ctx.gradients, ctx.hidden_dtype = made, hidden.dtype
-        return (columns[0] * weights).sum(), *columns
+        return (columns.all[0] * weights).sum(), *columns.all
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:

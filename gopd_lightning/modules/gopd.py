@@ -8,6 +8,7 @@ from gopd_lightning.models.specs import ModelSpec, StudentSpec, TeacherSpec
 from gopd_lightning.modules.on_policy import OnPolicyModule
 from gopd_lightning.modules.routing import build_routing
 from gopd_lightning.objectives import FullGOPD, Objective, SampledGOPD
+from gopd_lightning.objectives.importance import Cap
 from gopd_lightning.rollouts.engine import Sampling
 from gopd_lightning.schedules import WarmupDecay
 
@@ -28,8 +29,11 @@ class GOPD(OnPolicyModule):
         loss_aggregation: token_mean, or sequence_mean as the published numbers used.
         max_micro_batch_tokens: Padded tokens scored with gradient at a time; changes memory, not results.
         max_grad_norm: Gradients are clipped to this norm; null never clips.
-        importance_weight_cap: Upper bound of the sampled estimator's importance weights against the rollout
-            engine; null trusts the engine, as is right for one in the trainer's process.
+        importance_weight_cap: Upper bound of the importance weights against the rollout engine (sampled estimator);
+            null trusts the engine (weights of 1), auto trusts the one that computes with the trainer's own weights
+            and code and takes 5 for all others.
+        max_engine_gap: The run stops when the engine's log-probs of its own tokens are further from the trainer's than
+            this, in nats, as the mean of a step's tokens; null never stops it.
         temperature: Softmax temperature of the student's policy: sampled with and scored at.
         frozen_temperature: Temperature that teachers and references are scored at; must be given when
             temperature is not 1.
@@ -54,7 +58,8 @@ class GOPD(OnPolicyModule):
         loss_aggregation: str = "token_mean",
         max_micro_batch_tokens: int = 16384,
         max_grad_norm: float | None = 1.0,
-        importance_weight_cap: float | None = None,
+        importance_weight_cap: Cap = "auto",
+        max_engine_gap: float | None = 0.5,
         temperature: float = 1.0,
         frozen_temperature: float | None = None,
         max_loaded_models: int | None = None,
@@ -70,7 +75,7 @@ class GOPD(OnPolicyModule):
             )
         super().__init__(
             student=student,
-            objective=_objective(estimator, importance_weight_cap),
+            objective=_objective(estimator),
             routing=build_routing(student, teachers, reference, reward_scale),
             loss_aggregation=loss_aggregation,
             max_micro_batch_tokens=max_micro_batch_tokens,
@@ -80,6 +85,8 @@ class GOPD(OnPolicyModule):
             on_nonfinite=on_nonfinite,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
+            importance_weight_cap=importance_weight_cap,
+            max_engine_gap=max_engine_gap,
         )
         if max_loaded_models is not None and max_loaded_models < 1:
             raise InputError(f"model.max_loaded_models is {max_loaded_models}: write 1 or more, or null")
@@ -100,10 +107,10 @@ class GOPD(OnPolicyModule):
             )
 
 
-def _objective(estimator: str, importance_weight_cap: float | None) -> Objective:
+def _objective(estimator: str) -> Objective:
     """The objective behind an estimator's name."""
     if estimator == "sampled":
-        return SampledGOPD(importance_weight_cap)
+        return SampledGOPD()
     if estimator == "full":
         return FullGOPD()
     raise InputError(f"model.estimator is {estimator!r}; known: sampled, full")

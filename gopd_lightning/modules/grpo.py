@@ -7,6 +7,7 @@ from gopd_lightning.models.specs import StudentSpec
 from gopd_lightning.modules.on_policy import OnPolicyModule
 from gopd_lightning.modules.routing import Routing
 from gopd_lightning.objectives import GRPOObjective
+from gopd_lightning.objectives.importance import Cap
 from gopd_lightning.schedules import WarmupDecay
 
 
@@ -19,7 +20,11 @@ class GRPO(OnPolicyModule):
         loss_aggregation: token_mean or sequence_mean.
         max_micro_batch_tokens: Padded tokens scored with gradient at a time; changes memory, not results.
         max_grad_norm: Gradients are clipped to this norm; null never clips.
-        importance_weight_cap: Upper bound of the importance weights against the rollout engine; null trusts it.
+        importance_weight_cap: Upper bound of the importance weights against the rollout engine; null
+            trusts the engine (weights of 1), auto trusts the one that computes with the trainer's own weights and
+            code and takes 5 for all others.
+        max_engine_gap: The run stops when the engine's log-probs of its own tokens are further from the trainer's than
+            this, in nats, as the mean of a step's tokens; null never stops it.
         temperature: Softmax temperature of the student's policy: sampled with and scored at.
         on_nonfinite: stop, or skip (and count) a step whose loss or gradient is not finite.
         optimizer: Makes the optimizer from the trainable parameters.
@@ -33,7 +38,8 @@ class GRPO(OnPolicyModule):
         loss_aggregation: str = "token_mean",
         max_micro_batch_tokens: int = 16384,
         max_grad_norm: float | None = 1.0,
-        importance_weight_cap: float | None = None,
+        importance_weight_cap: Cap = "auto",
+        max_engine_gap: float | None = 0.5,
         temperature: float = 1.0,
         on_nonfinite: str = "stop",
         optimizer: OptimizerCallable = AdamW,
@@ -41,7 +47,7 @@ class GRPO(OnPolicyModule):
     ) -> None:
         super().__init__(
             student=student,
-            objective=GRPOObjective(normalise_std, importance_weight_cap),
+            objective=GRPOObjective(normalise_std),
             routing=Routing(),
             loss_aggregation=loss_aggregation,
             max_micro_batch_tokens=max_micro_batch_tokens,
@@ -51,4 +57,6 @@ class GRPO(OnPolicyModule):
             on_nonfinite=on_nonfinite,
             optimizer=optimizer,
             lr_scheduler=lr_scheduler,
+            importance_weight_cap=importance_weight_cap,
+            max_engine_gap=max_engine_gap,
         )

@@ -22,9 +22,10 @@ from gopd_lightning.models.scoring import LocalScorer
 from gopd_lightning.models.specs import StudentSpec
 from gopd_lightning.modules.frozen_scores import FrozenStep
 from gopd_lightning.modules.routing import Routing
-from gopd_lightning.modules.statistics import StepStatistics
+from gopd_lightning.modules.statistics import StepStatistics, check_engine_gap
 from gopd_lightning.modules.student import StudentModule
 from gopd_lightning.objectives import AGGREGATIONS, Objective, Tokens, token_weights
+from gopd_lightning.objectives.importance import Cap, resolved_cap
 from gopd_lightning.records import Batch, Row, micro_batches
 from gopd_lightning.schedules import GivenSettings, fit_to_run
 
@@ -46,6 +47,8 @@ class OnPolicyModule(StudentModule):
         on_nonfinite: stop, or skip (and count) a step whose loss or gradient is not finite.
         optimizer: Makes the optimizer from the trainable parameters.
         lr_scheduler: Makes the learning rate schedule, stepped once an optimizer step.
+        importance_weight_cap: See `objectives.importance.resolved_cap`; for objectives that weigh their tokens.
+        max_engine_gap: Largest mean distance of the engine's log-probs from the trainer's, in nats; null allows any.
 
     Raises:
         InputError: An unknown loss_aggregation or on_nonfinite.
@@ -64,6 +67,8 @@ class OnPolicyModule(StudentModule):
         on_nonfinite: str,
         optimizer: OptimizerCallable,
         lr_scheduler: LRSchedulerCallable,
+        importance_weight_cap: Cap = None,
+        max_engine_gap: float | None = None,
     ) -> None:
         super().__init__(student, routing, temperature, frozen_temperature)
         if loss_aggregation not in AGGREGATIONS:
@@ -75,6 +80,8 @@ class OnPolicyModule(StudentModule):
         self.loss_aggregation = loss_aggregation
         self.max_micro_batch_tokens = max_micro_batch_tokens
         self.max_grad_norm = max_grad_norm
+        self.importance_weight_cap = importance_weight_cap
+        self.max_engine_gap = max_engine_gap
         self.on_nonfinite = on_nonfinite
         self._make_optimizer = optimizer
         self._make_scheduler = lr_scheduler
@@ -111,6 +118,15 @@ class OnPolicyModule(StudentModule):
         for given in self._given:
             given.put_back()
 
+    def rollouts_from(self, own_engine: bool) -> None:
+        """Know what samples, before the first step.
+
+        Args:
+            own_engine: Whether the rollout engine computes with the trainer's own weights and code.
+        """
+        if hasattr(self.objective, "importance_weight_cap"):
+            self.objective.importance_weight_cap = resolved_cap(self.importance_weight_cap, own_engine)
+
     # The step
 
     def on_fit_start(self) -> None:
@@ -135,6 +151,7 @@ class OnPolicyModule(StudentModule):
                 loss += self._backward(parts, i, step)
         figures = step.statistics.means(self._over_ranks)
         figures["train/loss"] = float(self._over_ranks(loss))
+        check_engine_gap(figures, self.max_engine_gap, self.global_step + 1)
         figures |= self._update(figures["train/loss"])
         batch.info |= {"tokens": tokens, "scored": step.scored, "score_s": scoring.seconds()}
         batch.info["update_s"] = time.perf_counter() - began

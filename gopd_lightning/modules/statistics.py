@@ -1,10 +1,11 @@
 """Figures of one optimizer step by domain: summed over micro-batches and ranks, then divided once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from gopd_lightning.errors import TrainingError
 from gopd_lightning.records import Row
 
 _TOKEN_SUMS = ("entropy", "kl_teacher", "kl_reference", "advantage", "engine_gap")
@@ -71,3 +72,24 @@ class StepStatistics:
         self.sums[self.domains.index(domain), self.names.index(name)] += torch.tensor(
             [value, count], dtype=torch.float64
         )
+
+
+def check_engine_gap(figures: Mapping[str, float], limit: float | None, step: int) -> None:
+    """Stop before an update from samples of another policy than the student's.
+
+    Args:
+        figures: What `StepStatistics.means` gave.
+        limit: Largest `engine_gap/<domain>` in nats; None allows any.
+        step: The step's number, for the message.
+
+    Raises:
+        TrainingError: A domain's gap is larger.
+    """
+    gaps = {name.partition("/")[2]: gap for name, gap in figures.items() if name.startswith("engine_gap/")}
+    for domain, gap in gaps.items():
+        if limit is not None and gap > limit:
+            raise TrainingError(
+                f"step {step}: the rollout engine's log-probs of its own tokens are {gap:.2g} nats from the trainer's "
+                f"({domain}; model.max_engine_gap is {limit:g}): it does not sample from the student. Its weights were "
+                "not handed over, or it serves another model. Nothing was updated"
+            )

@@ -2,7 +2,7 @@
 
 from gopd_lightning.rollouts.engine import RolloutEngine, Sampling, Vocabulary
 from gopd_lightning.rollouts.rows import grade, sample_pairs, sample_rows
-from gopd_lightning.rollouts.transformers_engine import TransformersEngine
+from gopd_lightning.rollouts.transformers_engine import TransformersEngine, is_trainers_own
 from gopd_lightning.rollouts.vllm_engine import VLLMEngine
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "VLLMEngine",
     "Vocabulary",
     "grade",
+    "is_trainers_own",
     "sample_pairs",
     "sample_rows",
 ]

@@ -13,7 +13,7 @@ from torch import nn
 
 from gopd_lightning.records import Completion, TokenIds
 from gopd_lightning.rollouts.decoding import Decoder
-from gopd_lightning.rollouts.engine import Done, Sampling, Vocabulary
+from gopd_lightning.rollouts.engine import Done, RolloutEngine, Sampling, Vocabulary
 from gopd_lightning.rollouts.readers import PaddedReader, Reader, SlotReader, reads_in_slots
 from gopd_lightning.rollouts.replicas import gathered, is_sharded, recast
 
@@ -116,3 +116,12 @@ class TransformersEngine:
     def _room(self, width: int, sampling: Sampling) -> int:
         """Prompts of a width that fit the budget, one at least."""
         return max(1, self.max_batch_tokens // (width * sampling.n))
+
+
+def is_trainers_own(engine: RolloutEngine) -> bool:
+    """Whether an engine computes with the trainer's own weights and code, so that its log-probs are the trainer's.
+
+    Args:
+        engine: Any rollout engine.
+    """
+    return isinstance(engine, TransformersEngine) and engine.dtype is None

@@ -1,16 +1,19 @@
 """The rollout: sampled, verified and written into the batch before the module's step sees it."""
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from gopd_callbacks.ahead import Ahead
 from gopd_callbacks.grading import Grading
 from gopd_callbacks.rollout_log import write_rows
 from gopd_lightning.errors import InputError
-from gopd_lightning.records import Batch, Row, run_seed
+from gopd_lightning.records import Batch, Prompt, Row, run_seed
 from gopd_lightning.rollouts import RolloutEngine, Sampling, TransformersEngine, is_trainers_own, sample_rows
 from gopd_lightning.verifiers import Verifier
 
@@ -29,6 +32,11 @@ class Rollout(Callback):
         verifiers: The verifier of each domain, for rewards and accuracies; domains without one get none.
         verify_training: Verify training responses also when the objective does not ask, to show the reward.
         seed: First part of every sampling seed; null takes `seed_everything`.
+        max_staleness: 0 samples and trains in turns. 1 samples the next step while the present one trains, from weights
+            that are then one step old; only for engines that run beside training (servers).
+
+    Raises:
+        InputError: max_staleness is neither 0 nor 1.
 
     Example::
 
@@ -47,7 +55,10 @@ class Rollout(Callback):
         verifiers: dict[str, Verifier] | None = None,
         verify_training: bool = True,
         seed: int | None = None,
+        max_staleness: int = 0,
     ) -> None:
+        if max_staleness not in (0, 1):
+            raise InputError(f"Rollout.max_staleness is {max_staleness}: 0 or 1")
         self.engine: RolloutEngine = engine or TransformersEngine()
         self.sampling = sampling or Sampling()
         self.eval_sampling = eval_sampling or self.sampling
@@ -55,6 +66,8 @@ class Rollout(Callback):
         self.grading = Grading(self.verifiers)
         self.verify_training = verify_training
         self.seed = run_seed(seed)
+        self.max_staleness = max_staleness
+        self._ahead = Ahead(self.sampling.n)
         self._predicted: list[Row] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -86,6 +99,11 @@ class Rollout(Callback):
         module: Any = pl_module
         if module.needs:
             module.rollouts_from(own_engine=is_trainers_own(self.engine))
+        if self.max_staleness and not getattr(self.engine, "concurrent", False):
+            raise InputError(
+                f"Rollout.max_staleness is 1, but {type(self.engine).__name__} samples in the trainer's own process: "
+                "use VLLMServerEngine, or set it to 0"
+            )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int) -> None:
         """Fill the batch with the rollout of this step, unless its rows are given."""
@@ -93,7 +111,36 @@ class Rollout(Callback):
         if not module.needs:  # supervised rows bring their responses
             return
         verify = self.verify_training or "rewards" in module.needs
-        self._fill(trainer, module, batch, self.sampling, trainer.global_step, verify)
+        began = time.perf_counter()
+        rows = self._ahead.take(trainer, batch.prompts, partial(module.tokenizer.decode, skip_special_tokens=True))
+        if rows is None:
+            self._fill(trainer, module, batch, self.sampling, trainer.global_step, verify)
+        else:
+            self._finish(batch, rows, began, verify)
+        if self.max_staleness:
+            self.engine.sync(module.student, trainer.global_step)
+            self._ahead.start(trainer, partial(self._sample, module, self.sampling))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the engine to those who evaluate after training."""
+        self._ahead.wait()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """End what still samples."""
+        self._ahead.close()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rollout that was sampled ahead, for a checkpoint."""
+        found = self._ahead.state() if self.max_staleness else []
+        return {"ahead": found} if found else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a rollout that was sampled ahead out of a checkpoint.
+
+        Args:
+            state_dict: What `state_dict` gave.
+        """
+        self._ahead.restore(state_dict["ahead"])
 
     def on_validation_batch_start(
         self,
@@ -147,12 +194,20 @@ class Rollout(Callback):
     ) -> None:
         """Sync, sample, verify; rows and seconds go into the batch."""
         began = time.perf_counter()
+        self._ahead.wait()
         self.engine.wake()
         self.engine.sync(module.student, trainer.global_step)
-        batch.rows = sample_rows(
-            self.engine, batch.prompts, sampling, (self.seed, step), module.tokenizer, module.vocabulary
-        )
+        rows = self._sample(module, sampling, batch.prompts, step)
         self.engine.sleep()
+        self._finish(batch, rows, began, verify)
+
+    def _sample(self, module: Any, sampling: Sampling, prompts: Sequence[Prompt], step: int | str) -> list[Row]:
+        """Rows from the engine's present weights."""
+        return sample_rows(self.engine, prompts, sampling, (self.seed, step), module.tokenizer, module.vocabulary)
+
+    def _finish(self, batch: Batch, rows: list[Row], began: float, verify: bool) -> None:
+        """Put rows into the batch, verified, and the seconds that they took."""
+        batch.rows = rows
         sampled = time.perf_counter()
         if verify:
             self.grading(batch.rows)

@@ -18,12 +18,13 @@ def steps(seconds, peak_mb):
 
 def test_ratios_are_of_medians_and_memory_of_peaks():
     found = {
-        "settings": {"rows": 16},
-        "first": {"trl": FIRST, "gopd 1.0": FIRST | {"loss": 0.2002}},
-        "trl beside gopd 1.0": steps([60, 300, 59], 12000),
-        "trl beside gopd 1.25": steps([61, 61], 9000),
-        "gopd 1.0": steps([20, 15, 14], 4500),
-        "gopd 1.25": steps([30, 31], 3000),
+        "settings": {"prompts": 8},
+        "first": {"TRL": FIRST, "gopd 1.0": FIRST | {"loss": 0.2002}},
+        "steps": {
+            "TRL": steps([60, 300, 59], 12000),
+            "gopd 1.0": steps([20, 15, 14], 4500),
+            "gopd 1.25": steps([30, 31, 30], 3000),
+        },
     }
     rows = summary("float32", found)
     assert [(row["figure"], row["met"]) for row in rows] == [
@@ -33,8 +34,9 @@ def test_ratios_are_of_medians_and_memory_of_peaks():
         (0.25, True),
         (0.001, True),
         (0.0, True),
+        (50.0, None),
         (200.0, None),
-        (49.18, None),
+        (100.0, None),
     ]
     assert len({row["what"] for row in rows}) == len(rows)
 
@@ -64,38 +66,30 @@ def fake(monkeypatch):
     return FakeSide
 
 
-def test_gopd_steps_before_and_after_trl_and_what_was_found_is_kept_after_each_lambda(fake, monkeypatch):
-    monkeypatch.setattr(step, "ROUNDS", 1)
-    kept = []
-    step.race("float32", {"longest": 256}, lambda found: kept.append(sorted(found)))
-    trl, one, other = "TRL float32", "gopd float32 1.0", "gopd float32 1.25"
-    first = [(trl, 32), (one, 32), (one, 256), (trl, 256), (one, 256), (one, 0)]
-    assert fake.asked == [*first, (other, 32), (other, 256), (trl, 256), (other, 256), (other, 0), (trl, 0)]
-    assert "gopd 1.25" not in kept[0]
-    assert "gopd 1.25" in kept[1]
+SIDES = ("TRL float32", "gopd float32 1.0", "gopd float32 1.25")
 
 
-def test_rounds_end_with_the_seconds_but_there_is_one(fake):
-    begin = step.time.monotonic()
-    once = step.alternate("float32", "gopd", fake("a", "", {}), fake("b", "", {}), 256, begin - 1)
-    thrice = step.alternate("float32", "gopd", fake("a", "", {}), fake("b", "", {}), 256, begin + 100)
-    assert [len(steps) for steps in (*once, *thrice)] == [2, 1, 6, 3]
+def test_all_sides_take_a_short_step_and_then_turns(fake):
+    found = step.race("float32", {"longest": 256}, rounds=2)
+    assert fake.asked == [(side, longest) for longest in (32, 256, 256, 0) for side in SIDES]
+    assert {name: len(steps) for name, steps in found["steps"].items()} == {"TRL": 2, "gopd 1.0": 2, "gopd 1.25": 2}
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(-1, 1), (100, step.REPEATS)])
+def test_rounds_end_with_the_seconds_but_there_is_one(fake, monkeypatch, seconds, rounds):
+    monkeypatch.setitem(step.SECONDS, "float32", seconds)
+    assert len(step.race("float32", {"longest": 256}, rounds=None)["steps"]["TRL"]) == rounds
 
 
 def test_other_tokens_than_were_imposed_end_the_race(fake, monkeypatch):
     monkeypatch.setattr(fake, "imposed", False)
     with pytest.raises(RuntimeError, match="generated other tokens"):
-        step.race("float32", {"longest": 256}, print)
-    assert fake.asked[-1] == ("TRL float32", 0)
-
-
-@pytest.mark.parametrize(("memory", "rows"), [(16e9, 8), (24e9, 8), (32e9, 16), (64e9, 32)])
-def test_trl_has_as_many_rows_at_a_time_as_fit_beside_gopd(memory, rows):
-    assert step.trl_rows(int(memory)) == rows
+        step.race("float32", {"longest": 256}, rounds=1)
+    assert fake.asked[-3:] == [(side, 0) for side in SIDES]
 
 
 def test_the_sampled_estimator_is_compared_by_its_log_ratio():
-    first = {"trl": FIRST, "gopd 1.0": {"loss": 9.0, "gradient": 9.0, "log_ratio": -0.11}}
+    first = {"TRL": FIRST, "gopd 1.0": {"loss": 9.0, "gradient": 9.0, "log_ratio": -0.11}}
     assert agreement("sampled", first) == {"log_ratio": pytest.approx(0.1)}
 
 

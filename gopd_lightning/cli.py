@@ -1,6 +1,6 @@
 """The `gopd` command: LightningCLI with this project's defaults, checks and one-line errors.
 
-Verbs are subcommands (fit, validate, test, predict, export, compare), methods are YAML files. The run folder is
+Verbs are subcommands (fit, validate, test, predict, export, merge, compare), methods are YAML files. The run folder is
 `trainer.default_root_dir`; everything that a run leaves is in it.
 """
 
@@ -37,9 +37,11 @@ TRAINER_DEFAULTS = {
 HELP = "Generalized on-policy distillation of language models. A method is a YAML file: see configs/."
 EPILOG = (
     "gopd export RUN OUT writes the student of a run's checkpoint as a Hugging Face folder. "
+    "gopd merge MODEL MODEL --out OUT averages models, or extrapolates them from their base. "
     "gopd compare RUN_A RUN_B ... compares evaluations of gopd test problem by problem."
 )
 EXPORT_HELP = "Write the student of a run's checkpoint as a Hugging Face folder."
+MERGE_HELP = "Average models, or extrapolate them away from their base (ExPO), without training."
 COMPARE_HELP = "Compare evaluations problem by problem: a table, comparison.md and comparison.png."
 
 
@@ -149,11 +151,18 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(arguments: list[str], of_process: bool) -> None:
-    """Run the verb: Lightning's own, export or compare."""
+    """Run the verb: Lightning's own, export, merge or compare."""
     if arguments[:1] == ["export"]:
         from gopd_lightning.export import export_run
 
         auto_cli(export_run, args=arguments[1:], prog="gopd export", parser_class=Parser, description=EXPORT_HELP)
+    elif arguments[:1] == ["merge"]:
+        from gopd_lightning.merging import merge
+
+        parser = Parser(prog="gopd merge", description=MERGE_HELP)
+        parser.add_argument("models", nargs="*", metavar="MODEL", help="folders, runs, hub ids or adapters")
+        parser.add_function_arguments(merge, skip={"models"})
+        merge(**parser.parse_args(arguments[1:]).as_dict())
     elif arguments[:1] == ["compare"]:
         from gopd_lightning.comparison import compare_runs
 

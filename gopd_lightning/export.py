@@ -12,10 +12,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from gopd_lightning.errors import InputError
-from gopd_lightning.models.folders import DTYPES, adapter_base, check_model, hub_arguments, load_tokenizer
+from gopd_lightning.models.folders import DTYPES, adapter_base, check_model, generation_config, load_tokenizer
 from gopd_lightning.models.specs import ModelSpec
 
 PREFIX = "student."
@@ -35,7 +35,7 @@ def save_hf(
         folder: Where; what is there is replaced.
     """
     saver: Any = model
-    with _put_in_place(Path(folder)) as temporary:
+    with put_in_place(Path(folder)) as temporary:
         saver.save_pretrained(temporary, state_dict={name: t.cpu() for name, t in state_dict.items()})
         tokenizer.save_pretrained(temporary)
 
@@ -61,7 +61,7 @@ def export_run(run: str, out: str, ckpt: str = "last", dtype: str | None = None)
         state.pop("lm_head.weight", None)
     model: Any = AutoModelForCausalLM.from_config(config, dtype=next(iter(state.values())).dtype)
     _load(model, state, run)
-    model.generation_config = _generation_config(student.path, model)
+    model.generation_config = generation_config(student.path) or model.generation_config
     if dtype is not None:
         model.to(getattr(torch, dtype))
     save_hf(model, model.state_dict(), load_tokenizer(student, "model.student"), Path(out))
@@ -126,15 +126,8 @@ def _words(shape: torch.Size | None) -> str:
     return "missing" if shape is None else f"{tuple(shape)}"
 
 
-def _generation_config(path: str, model: Any) -> GenerationConfig:
-    try:
-        return GenerationConfig.from_pretrained(hub_arguments(path)["pretrained_model_name_or_path"])
-    except OSError:  # many folders have none
-        return model.generation_config
-
-
 @contextmanager
-def _put_in_place(folder: Path) -> Iterator[Path]:
+def put_in_place(folder: Path) -> Iterator[Path]:
     """A new folder beside `folder` that takes its place when all went well."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -117,12 +117,19 @@ def stop_ids(spec: ModelSpec, tokenizer: PreTrainedTokenizerBase) -> tuple[int, 
 
     Chat models often end a turn with another token than a text (Qwen3 has two).
     """
-    try:
-        config = GenerationConfig.from_pretrained(base_path(spec.path))
-    except (OSError, ValueError):
+    config = generation_config(base_path(spec.path))
+    if config is None:
         return (int(tokenizer.eos_token_id),)
     more = config.eos_token_id if isinstance(config.eos_token_id, list) else [config.eos_token_id]
     return tuple(sorted({int(i) for i in (tokenizer.eos_token_id, *more) if i is not None}))
+
+
+def generation_config(path: str) -> GenerationConfig | None:
+    """The generation config of a model; None for the many that have none."""
+    try:
+        return GenerationConfig.from_pretrained(hub_arguments(path)["pretrained_model_name_or_path"])
+    except (OSError, ValueError):
+        return None
 
 
 def check_same_tokens(student: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase, key: str, path: str) -> None:

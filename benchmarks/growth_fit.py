@@ -110,6 +110,7 @@ def fit(shape: Shape, ranks: int) -> dict[str, Any]:
         student=StudentSpec(path=str(model("student", 1))),
         teachers=[TeacherSpec(domain="words", path=str(model("teacher", 2)))],
         estimator="full",
+        max_engine_gap=None,  # imposed tokens keep the log-probs of those that were drawn
         optimizer=partial(torch.optim.AdamW, lr=1e-6, fused=True),
     )
     data = PromptData(

@@ -106,6 +106,8 @@ def module(settings: dict[str, Any]) -> GOPD:
         reward_scale=scale,
         estimator=settings["estimator"],
         max_micro_batch_tokens=MICRO_BATCH,
+        importance_weight_cap=None,  # imposed tokens keep the log-probs of those that were drawn
+        max_engine_gap=None,
         optimizer=partial(torch.optim.AdamW, lr=1e-6, weight_decay=0.0, fused=True),
         lr_scheduler=partial(torch.optim.lr_scheduler.ConstantLR, factor=1.0),
     )

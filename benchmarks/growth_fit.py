@@ -28,7 +28,7 @@ from gopd_lightning.data import SourceSpec
 from gopd_lightning.models import StudentSpec, TeacherSpec
 from gopd_lightning.rollouts import Sampling
 
-WORDS, PROMPT, STEPS = 4096, 32, 3
+WORDS, PROMPT, STEPS = 4096, 32, 2
 LAYERS, HIDDEN, INNER = 4, 576, 1536  # the layers of SmolLM2-135M, fewer of them
 Shape = dict[str, int]
 

@@ -49,6 +49,13 @@ $(VLLM)/.ready: pyproject.toml constraints.txt constraints-vllm.txt $(VENV)/.rea
 test-vllm: $(VLLM)/.ready  ## rollouts through the real vLLM on a CPU (installs it into .venv/vllm first)
 	$(VLLM)/bin/python -m pytest tests/vllm_engine
 
+# Debian's SLURM, of which two nodes are started here for as long as the tests take.
+test-slurm: setup  ## a merge on a real two-node SLURM on this machine: requeued, killed, resumed (installs SLURM on Debian)
+	@command -v slurmctld >/dev/null || [ -x /usr/sbin/slurmctld ] || { export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update && apt-get install -y --no-install-recommends slurmctld slurmd slurm-client munge \
+	  slurm-wlm-basic-plugins; } </dev/null >/dev/null
+	$(BIN)/pytest tests/slurm
+
 # Peers (TRL, Liger) come into the same environment: both sides must run on the same torch.
 $(VENV)/.bench: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,bench]'
@@ -77,4 +84,4 @@ clean:  ## remove caches and runs, keep the environment
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: setup run experts test test-vllm bench format lint types check clean help
+.PHONY: setup run experts test test-vllm test-slurm bench format lint types check clean help

@@ -14,7 +14,7 @@ from gopd_lightning import FSDP2
 from gopd_lightning.metrics_file import read_rows
 
 CONFIGS = Path(__file__).parents[1] / "configs"
-OVERLAYS = ("engine/",)  # put after a config, nothing by themselves
+OVERLAYS = ("engine/", "cluster/")  # put after a config, nothing by themselves
 FOUND = sorted(file.relative_to(CONFIGS).as_posix() for file in CONFIGS.rglob("*.yaml"))
 FILES = [name for name in FOUND if not name.startswith(OVERLAYS)]
 METHODS = [name for name in FILES if not name.startswith("eval/")]

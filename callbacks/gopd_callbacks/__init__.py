@@ -6,6 +6,7 @@ from gopd_callbacks.graceful_stop import GracefulStop
 from gopd_callbacks.hf_export import HFExport
 from gopd_callbacks.plot import Plot
 from gopd_callbacks.progress import Progress
+from gopd_callbacks.requeue import Requeue
 from gopd_callbacks.results import Baselines, Results
 from gopd_callbacks.rollout import Rollout
 from gopd_callbacks.rollout_log import RolloutLog
@@ -20,6 +21,7 @@ __all__ = [
     "HFExport",
     "Plot",
     "Progress",
+    "Requeue",
     "Results",
     "Rollout",
     "RolloutLog",

@@ -11,8 +11,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerStatus
 from lightning.pytorch.utilities import rank_zero_only
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
 
 class GracefulStop(Callback):
     """Finishes the step, saves `checkpoints/last.ckpt` and stops; a second signal stops at once.
@@ -22,6 +20,8 @@ class GracefulStop(Callback):
     validation that is due there. The end-of-run callbacks can tell a stopped run by `trainer.interrupted`.
     """
 
+    signals: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)
+
     def __init__(self) -> None:
         self.requested = False
         self._previous: dict[signal.Signals, Any] = {}
@@ -30,10 +30,7 @@ class GracefulStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the signals over from Lightning, whose own SIGTERM handler leaves without a checkpoint."""
-        self.requested = False
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._previous = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._take_signals()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Know the step's number, for the message."""
@@ -61,16 +58,26 @@ class GracefulStop(Callback):
         """Give the signals back."""
         self._restore()
 
+    def _take_signals(self) -> None:
+        self.requested = False
+        if threading.current_thread() is threading.main_thread():
+            self._previous = {number: signal.signal(number, self._handle) for number in self.signals}
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
         if not self.requested:
-            line = f"finishing step {self._step}, then saving; press Ctrl-C again to stop at once"
             # from a thread: the signal may have come in the middle of a print, which cannot be entered twice
-            threading.Thread(target=_say, args=(line,)).start()
+            threading.Thread(target=_say, args=(self._promise(number),)).start()
         self.requested = True
 
+    def _promise(self, number: int) -> str:
+        again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
+        return f"finishing step {self._step}, then saving{again}"
+
     def _any_rank(self, trainer: Trainer) -> bool:
+        if trainer.interrupted:  # another callback has saved at this very step
+            return False
         if trainer.world_size == 1:
             return self.requested
         return trainer.strategy.reduce_boolean_decision(self.requested, all=False)

@@ -5,7 +5,7 @@ synchronisation for DDP only; both are put right here (tried on Lightning 2.6.6 
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
@@ -13,23 +13,29 @@ from typing import Any
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.models.scoring import plain_trunk, unwrapped
+from gopd_lightning.models.shards import materialise
 
 
 class FSDP2(ModelParallelStrategy):
-    """Shards the student over all ranks, or within groups that replicate one another.
+    """Shards the student and the frozen models over all ranks, or within groups that replicate one another.
 
-    Frozen models are not sharded: every rank holds its own copy of them.
+    No rank holds a model whole while it loads: it is built without memory, and each rank reads its own part of the
+    weights from safetensors files.
 
     Args:
         replicas: Number of groups that hold a full sharded copy each: 1 is FSDP over all ranks, the number of
             nodes is hybrid sharding.
-        compute_dtype: Dtype of compute (bfloat16 on accelerators); weights, reduction and optimizer stay float32.
+        compute_dtype: The student's dtype of compute (bfloat16 on accelerators); weights, reduction and optimizer
+            stay float32.
+        shard_frozen: Shard teachers and references too. False keeps a whole copy of them on every rank, which costs
+            memory and saves gathering them. Those with adapters are whole in either case.
+        compile: Compile each block with `torch.compile`: slow first steps, faster ones after.
         save_distributed_checkpoint: A folder with one file a rank instead of one file.
     """
 
@@ -37,6 +43,8 @@ class FSDP2(ModelParallelStrategy):
         self,
         replicas: int = 1,
         compute_dtype: str = "float32",
+        shard_frozen: bool = True,
+        compile: bool = False,
         save_distributed_checkpoint: bool = True,
     ) -> None:
         super().__init__(
@@ -46,6 +54,8 @@ class FSDP2(ModelParallelStrategy):
         )
         self.replicas = replicas
         self.compute_dtype = compute_dtype
+        self.shard_frozen = shard_frozen
+        self.compile = compile
         self._student: Any = None
 
     def setup_environment(self) -> None:
@@ -71,25 +81,44 @@ class FSDP2(ModelParallelStrategy):
         return {"num_replicas": self.world_size, "rank": self.global_rank}
 
     def place(self, student: nn.Module) -> None:
-        """Shard a loaded student in place: each block, then the rest.
+        """Shard the student in place: each block, then the rest, which stays gathered from forward to backward.
 
         Args:
-            student: A Hugging Face causal language model, the same weights on every rank.
+            student: A Hugging Face causal language model, loaded (the same weights on every rank) or without memory
+                yet, which it gets here (see `models.shards`).
         """
-        mesh = self._mesh if self.replicas > 1 else self._mesh["shard"]
-        policy = MixedPrecisionPolicy(
-            param_dtype=getattr(torch, self.compute_dtype),
-            reduce_dtype=torch.float32,
-            cast_forward_inputs=False,
-        )
-        student.to(self.root_device)
-        for block in blocks(student):
-            fully_shard(block, mesh=mesh, mp_policy=policy)
-        fully_shard(student, mesh=mesh, mp_policy=policy)
-        # the trunk alone is run for scoring: its own entry, so that the root's hooks run around it
-        student.trunk_forward = MethodType(_trunk_forward, student)  # type: ignore[assignment]
-        register_fsdp_forward_method(student, "trunk_forward")
+        self._shard(student, self.compute_dtype, keep_rest=True)
         self._student = student
+
+    @property
+    def place_frozen(self) -> Callable[[nn.Module], None] | None:
+        """Shards a frozen model in place, in its own dtype; None when every rank holds it whole."""
+        return self._place_frozen if self.shard_frozen else None
+
+    def _place_frozen(self, model: nn.Module) -> None:
+        self._shard(model, None, keep_rest=False)
+
+    def _shard(self, model: nn.Module, compute_dtype: str | None, keep_rest: bool) -> None:
+        """Shard a model, give it memory, and let it be scored with."""
+        mesh = self._mesh if self.replicas > 1 else self._mesh["shard"]
+        policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+        if compute_dtype is not None:
+            dtype = getattr(torch, compute_dtype)
+            policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        empty = any(parameter.is_meta for parameter in model.parameters())
+        if not empty:
+            model.to(self.root_device)
+        for block in blocks(model):
+            if self.compile:
+                block.compile()
+            fully_shard(block, mesh=mesh, mp_policy=policy)
+        fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=not keep_rest)
+        if empty:
+            materialise(model, self.root_device)
+        # the trunk alone is run for scoring: its own entry, so that the root's hooks run around it
+        model.trunk_forward = MethodType(_trunk_forward, model)  # type: ignore[assignment]
+        register_fsdp_forward_method(model, "trunk_forward")
+        model.most_forwards = MethodType(_most_forwards, model)  # type: ignore[assignment]
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: str | Path, storage_options: Any | None = None
@@ -137,6 +166,13 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 def _trunk_forward(self: nn.Module, ids: Tensor) -> Tensor:
     """`models.scoring.plain_trunk` as a method of the sharded student."""
     return plain_trunk(self, ids)
+
+
+def _most_forwards(self: nn.Module, own: int) -> int:
+    """The largest `own` of all ranks: how often each must run this sharded model before it goes on."""
+    count = torch.tensor(own, device=next(self.parameters()).device)
+    distributed.all_reduce(count, op=distributed.ReduceOp.MAX)
+    return int(count)
 
 
 # on the command line a strategy is a name: `--trainer.strategy fsdp2`; YAML may also give class_path and init_args

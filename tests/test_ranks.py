@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,25 +75,58 @@ def test_hybrid_sharding_equals_flat(folder):
     assert relative(four["gradients"][0], one["gradients"][0]) < 1e-6
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_two_ranks_resume_bit_for_bit_after_sigkill(folder, strategy):
-    trainer = {
+def six_steps(strategy: str, ranks: int) -> dict[str, Any]:
+    """Settings of the trainer, with a checkpoint every other step."""
+    return {
         "strategy": strategy,
-        "devices": 2,
+        "devices": ranks,
         "max_steps": 6,
         "enable_checkpointing": True,
         "checkpoint_every": 2,
     }
-    whole = torchrun(folder, trainer=trainer, fit={"run": f"{strategy}-whole"}, out=f"{strategy}-whole.pt")
-    run = f"{strategy}-killed"
-    torchrun(folder, check=False, trainer=trainer, fit={"run": run, "kill_at": 5}, out="none.pt")
-    resumed = torchrun(folder, trainer=trainer, fit={"run": run, "resume": True}, out=f"{run}.pt")
+
+
+@pytest.fixture(scope="module")
+def killed(folder):
+    """By strategy: leaves a run of two ranks that was killed after step 5, and gives what an undisturbed one does."""
+
+    @cache
+    def make(strategy: str) -> dict[str, Any] | None:
+        trainer = six_steps(strategy, 2)
+        torchrun(folder, check=False, trainer=trainer, fit={"run": f"{strategy}-killed", "kill_at": 5}, out="none.pt")
+        return torchrun(folder, trainer=trainer, fit={"run": f"{strategy}-whole"}, out=f"{strategy}-whole.pt")
+
+    return make
+
+
+def resume(folder: Path, strategy: str, ranks: int) -> tuple[str, dict[str, Any] | None]:
+    """Go on with a copy of the killed run; gives its name too."""
+    run = f"{strategy}-on-{ranks}"
+    shutil.copytree(folder / f"{strategy}-killed", folder / run)
+    fit = {"run": run, "resume": True}
+    return run, torchrun(folder, ranks=ranks, trainer=six_steps(strategy, ranks), fit=fit, out=f"{run}.pt")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+def test_two_ranks_resume_bit_for_bit_after_sigkill(folder, killed, strategy):
+    whole = killed(strategy)
+    run, resumed = resume(folder, strategy, ranks=2)
     assert len(resumed["figures"]) == 2
     for key, value in whole["weights"].items():
         assert torch.equal(resumed["weights"][key], value), key
     assert resumed["figures"] == whole["figures"][-2:]
     ours, theirs = ((folder / name / "metrics.csv").read_text().splitlines() for name in (run, f"{strategy}-whole"))
     assert len(ours) == len(theirs) == 7
+
+
+@pytest.mark.parametrize("ranks", [1, 4])
+def test_a_sharded_run_goes_on_with_another_number_of_ranks(folder, killed, ranks):
+    whole = killed("fsdp2")
+    _, resumed = resume(folder, "fsdp2", ranks)
+    for ours, theirs in zip(resumed["figures"], whole["figures"][-2:], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-5)
+    for key, value in whole["weights"].items():
+        torch.testing.assert_close(resumed["weights"][key], value, atol=1e-5, rtol=1e-4)
 
 
 def test_a_sharded_run_from_the_command_line_validates_tests_and_exports(tmp_path):

@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from gopd_lightning.attention import UnknownAttentionError
 from gopd_lightning.logprobs import Head, States, TokenScores
@@ -78,15 +79,23 @@ class LocalScorer:
     def _padded(self, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> _Trunk:
         device = next(self.model.parameters()).device
         lots = [list(range(len(prompts)))]
-        if not torch.is_grad_enabled() and not hasattr(self.model, "trunk_forward"):  # whose ranks run in step
+        if not torch.is_grad_enabled():  # with a gradient, the caller sees to lots and to ranks in step
             lots = by_length(prompts, responses, PADDED_TOKENS.get(device.type, PADDED_TOKENS["cuda"]))
-        found, padded = [], 0
+        found, padded = [], self._spare_forwards(len(lots), device)
         for lot in lots:
             ids, positions = _pad_right([prompts[i] for i in lot], [responses[i] for i in lot])
             found.append(trunk(self.model, ids.to(device)).flatten(0, 1)[positions.to(device)])
             padded += ids.numel()
         real = sum(len(prompt) + len(response) - 1 for prompt, response in zip(prompts, responses, strict=True))
         return _Trunk(_in_row_order(found, lots, responses), real, padded)
+
+    def _spare_forwards(self, own: int, device: torch.device) -> int:
+        """Forwards of one token each, up to the number that the busiest rank runs: a sharded model needs all ranks."""
+        most = getattr(self.model, "most_forwards", None)
+        spare = 0 if most is None or torch.is_grad_enabled() else most(own) - own
+        for _ in range(spare):
+            trunk(self.model, torch.zeros(1, 1, dtype=torch.long, device=device))
+        return spare
 
 
 def by_length(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], max_tokens: int) -> list[list[int]]:
@@ -132,12 +141,18 @@ def head_of(model: nn.Module, vocabulary: int, temperature: float = 1.0) -> Head
     bias = getattr(layer, "bias", None)
     softcap = getattr(inner.config, "final_logit_softcapping", None)
     cut = layer.weight.shape[0] > vocabulary
+    weight, bias = _whole(layer.weight), None if bias is None else _whole(bias)
     return Head(
-        weight=layer.weight[:vocabulary] if cut else layer.weight,
+        weight=weight[:vocabulary] if cut else weight,
         bias=bias[:vocabulary] if cut and bias is not None else bias,
         softcap=softcap,
         temperature=temperature,
     )
+
+
+def _whole(weight: Tensor) -> Tensor:
+    """A weight gathered where it lies in shards: of a frozen model; the student's head is whole in the update."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
 
 
 def unwrapped(model: nn.Module) -> nn.Module:

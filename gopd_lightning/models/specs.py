@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from gopd_lightning.errors import InputError
+
 
 @dataclass(kw_only=True)
 class ModelSpec:
@@ -12,11 +14,15 @@ class ModelSpec:
         path: Folder, hub id, or `.gguf` file.
         dtype: float32, bfloat16 or float16; the student should stay float32 (its optimizer works on it).
         chat_template_kwargs: Arguments of this model's chat template, such as enable_thinking: false.
+        url: A vLLM server that serves this model, such as http://host:8000, for a teacher or reference that is too
+            large to load: see `models.served.VLLMTeacher`. Then `path` is only looked at (configuration, tokenizer)
+            and `dtype` is the server's.
     """
 
     path: str
     dtype: str = "float32"
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    url: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -31,6 +37,15 @@ class StudentSpec(ModelSpec):
 
     lora: dict[str, Any] | None = None
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a student elsewhere.
+
+        Raises:
+            InputError: It has a URL.
+        """
+        if self.url is not None:
+            raise InputError("model.student.url: only teachers and references may be served; the student is trained")
 
 
 @dataclass(kw_only=True)

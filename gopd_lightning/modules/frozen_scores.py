@@ -11,7 +11,7 @@ import torch
 
 from gopd_lightning.cost import Scored
 from gopd_lightning.logprobs import States, TokenScores
-from gopd_lightning.models.frozen import FrozenBank
+from gopd_lightning.models.frozen import FrozenBank, check_served
 from gopd_lightning.modules.routing import Routing
 from gopd_lightning.objectives import FrozenScores
 from gopd_lightning.records import Row
@@ -27,10 +27,14 @@ class FrozenStep:
         hidden: Keep hidden states; otherwise only the log-probs of the sampled tokens.
 
     Attributes:
-        scored: What each call ran, for the cost of the step.
+        scored: What each call ran on this machine, for the cost of the step.
+
+    Raises:
+        InputError: Hidden states are asked of a model on a server.
     """
 
     def __init__(self, bank: FrozenBank, routing: Routing, rows: Sequence[Row], hidden: bool) -> None:
+        check_served(routing.specs, 1.0, hidden)
         self.routing = routing
         self.scored: list[Scored] = []
         self._kept: dict[str, dict[int, TokenScores]] = {}
@@ -38,6 +42,8 @@ class FrozenStep:
             own = [row for row in rows if name in routing.routes[row.prompt.domain].models]
             if own:
                 self._kept[name] = self._score(bank, name, own, hidden)
+            elif bank.in_step(name):
+                bank.score(name, [[0]], [[0]])  # the other ranks wait for this one's shards
 
     def of(self, rows: Sequence[Row]) -> FrozenScores:
         """The scores of a micro-batch, whose rows are of one domain.
@@ -56,7 +62,8 @@ class FrozenStep:
         """Scores of all rows of one model, row by row."""
         responses = [row.completion.ids for row in rows]
         scores = bank.score(name, [row.prompt.ids_for(name) for row in rows], responses)
-        self.scored.append(Scored(name, *scores.positions, head=not hidden))
+        if self.routing.specs[name].url is None:
+            self.scored.append(Scored(name, *scores.positions, head=not hidden))
         lengths = [len(response) for response in responses]
         if hidden:
             states = scores.local_states()

@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from gopd_lightning.data.chat import PromptEncoder
 from gopd_lightning.errors import InputError
-from gopd_lightning.models.folders import adapter_base, check_model, check_same_tokens, load_tokenizer, stop_ids
+from gopd_lightning.models.folders import check_model, check_same_tokens, load_tokenizer, stop_ids
 from gopd_lightning.models.frozen import FrozenBank
 from gopd_lightning.models.loading import load_student
 from gopd_lightning.models.specs import StudentSpec
@@ -110,17 +110,17 @@ class StudentModule(LightningModule):
         Raises:
             InputError: A student with an adapter under FSDP2.
         """
+        strategy = self.trainer.strategy
         if self.student is None:
-            place = getattr(self.trainer.strategy, "place", None)  # FSDP2 shards it here
-            if place is not None and (self.spec.lora or adapter_base(self.spec.path)):
-                raise InputError("trainer.strategy: FSDP2 cannot shard a student with an adapter; use ddp")
-            self.student = load_student(self.spec)
-            if place is not None:
-                place(self.student)
+            self.student = load_student(self.spec, getattr(strategy, "place", None))  # FSDP2 shards it
         if self.frozen is None and self.routing.specs and self.trainer.state.fn == TrainerFn.FITTING:
-            device = self.trainer.strategy.root_device
             self.frozen = FrozenBank(
-                self.routing.specs, self.vocabulary.size, device, self.frozen_temperature, self.max_loaded_models
+                self.routing.specs,
+                self.vocabulary.size,
+                strategy.root_device,
+                self.frozen_temperature,
+                self.max_loaded_models,
+                place=getattr(strategy, "place_frozen", None),
             )
 
     # Evaluation: the same rows, graded

@@ -1,0 +1,81 @@
+"""A teacher behind a server: its log-probs of the sampled ids, and what it cannot say."""
+
+import pytest
+import torch
+from fake_vllm import FakeVLLM
+
+from gopd_lightning.errors import InputError, TrainingError
+from gopd_lightning.models.frozen import FrozenBank
+from gopd_lightning.models.served import VLLMTeacher
+from gopd_lightning.models.specs import ModelSpec, StudentSpec, TeacherSpec
+from gopd_lightning.modules.frozen_scores import FrozenStep
+from gopd_lightning.modules.routing import build_routing
+from gopd_lightning.records import Completion, Prompt, Row
+
+PROMPTS, RESPONSES = [[4, 5], [6, 7, 8], [4]], [[9, 1], [2], [3, 3, 1]]
+EXPECTED = torch.tensor([-i / 8 for response in RESPONSES for i in response])
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def server():
+    found = FakeVLLM()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def routing(server):
+    student = StudentSpec(path="student")
+    return build_routing(student, [TeacherSpec(domain="math", path="teacher", url=server.url)], None, 1.0)
+
+
+def test_scores_are_those_of_the_response_tokens_in_row_order(server):
+    found = VLLMTeacher(server.url).score(PROMPTS, RESPONSES)
+    assert torch.equal(found.logprobs_of(torch.zeros(6)), EXPECTED)
+
+
+def test_a_server_that_fails_is_asked_again(server):
+    server.on_generate = lambda number: 500 if number == 2 else 200
+    assert torch.equal(VLLMTeacher(server.url).score(PROMPTS, RESPONSES).logprobs, EXPECTED)
+
+
+def test_an_answer_about_other_tokens_stops_the_run(server, monkeypatch):
+    monkeypatch.setattr(server, "on_inference_v1_generate", lambda body: (200, {"prompt_logprobs": [None] * 5}))
+    with pytest.raises(TrainingError, match="log-probs of the tokens sent"):
+        VLLMTeacher(server.url).score(PROMPTS, RESPONSES)
+
+
+def test_the_bank_loads_nothing_for_it_and_cannot_sample_from_it(server):
+    bank = FrozenBank({"teacher": ModelSpec(path="nowhere", url=server.url)}, 60, CPU)
+    assert (bank.loaded, "teacher" in bank) == (0, True)
+    assert torch.equal(bank.score("teacher", PROMPTS, RESPONSES).logprobs, EXPECTED)
+    with pytest.raises(InputError, match=f"{server.url}.*cannot be sampled"), bank.using("teacher"):
+        pass
+
+
+def test_its_rows_reach_the_sampled_estimator(server, routing):
+    rows = [
+        Row(
+            prompt=Prompt(uid=i, ids=p, domain="math", dataset="", text=""), completion=Completion(ids=r, finished=True)
+        )
+        for i, (p, r) in enumerate(zip(PROMPTS, RESPONSES, strict=True))
+    ]
+    step = FrozenStep(FrozenBank(routing.specs, 60, CPU), routing, rows, hidden=False)
+    assert torch.equal(step.of(rows[::-1]).teacher.logprobs, torch.cat(EXPECTED.split([2, 1, 3])[::-1]))
+    assert step.scored == []  # nothing ran here
+
+
+def test_the_full_estimator_is_refused(routing):
+    with pytest.raises(InputError, match="teacher:math.*estimator: sampled"):
+        FrozenStep(FrozenBank(routing.specs, 60, CPU), routing, [], hidden=True)
+
+
+def test_another_temperature_is_refused(routing):
+    with pytest.raises(InputError, match="teacher:math.*frozen_temperature"):
+        FrozenBank(routing.specs, 60, CPU, temperature=0.5)
+
+
+def test_a_student_elsewhere_is_refused():
+    with pytest.raises(InputError, match="student.url"):
+        StudentSpec(path="student", url="http://host:8000")

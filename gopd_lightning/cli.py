@@ -1,7 +1,7 @@
 """The `gopd` command: LightningCLI with this project's defaults, checks and one-line errors.
 
-Verbs are subcommands (fit, validate, test, predict, export, merge, compare), methods are YAML files. The run folder is
-`trainer.default_root_dir`; everything that a run leaves is in it.
+Verbs are subcommands (fit, validate, test, predict, export, merge, compare, plan), methods are YAML files. The run
+folder is `trainer.default_root_dir`; everything that a run leaves is in it.
 """
 
 import logging
@@ -38,7 +38,8 @@ HELP = "Generalized on-policy distillation of language models. A method is a YAM
 EPILOG = (
     "gopd export RUN OUT writes the student of a run's checkpoint as a Hugging Face folder. "
     "gopd merge MODEL MODEL --out OUT averages models, or extrapolates them from their base. "
-    "gopd compare RUN_A RUN_B ... compares evaluations of gopd test problem by problem."
+    "gopd compare RUN_A RUN_B ... compares evaluations of gopd test problem by problem. "
+    "gopd plan --config ... says what a run needs of each rank's memory, before anything loads."
 )
 EXPORT_HELP = "Write the student of a run's checkpoint as a Hugging Face folder."
 MERGE_HELP = "Average models, or extrapolate them away from their base (ExPO), without training."
@@ -121,6 +122,28 @@ class GOPDCLI(LightningCLI):
             )
 
 
+class PlanCLI(GOPDCLI):
+    """Reads a config as fit does, and builds the module and the data module alone."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add what else a plan may be told.
+
+        Args:
+            parser: The command's parser.
+        """
+        parser.add_argument("--gpu", type=str | None, help="plan for this GPU (or cpu); null is the machine at hand")
+        parser.add_argument("--prompt_tokens", type=int | None, help="length of prompts; null is the longest allowed")
+        parser.add_argument("--response_tokens", type=int | None, help="of responses; null is the longest allowed")
+
+    def instantiate_classes(self) -> None:
+        """Leave the Trainer and what belongs to it alone: they may be for another machine."""
+        own = self.config.clone()
+        for name in ("callbacks", "logger", "plugins", "profiler"):
+            own["trainer"][name] = None
+        own["trainer"]["strategy"] = "auto"
+        self.config_init = self.parser.instantiate_classes(own)
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -151,7 +174,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _dispatch(arguments: list[str], of_process: bool) -> None:
-    """Run the verb: Lightning's own, export, merge or compare."""
+    """Run the verb: Lightning's own, export, merge, compare or plan."""
     if arguments[:1] == ["export"]:
         from gopd_lightning.export import export_run
 
@@ -172,6 +195,13 @@ def _dispatch(arguments: list[str], of_process: bool) -> None:
         )
         parser.add_function_arguments(compare_runs, skip={"runs"})
         compare_runs(**parser.parse_args(arguments[1:]).as_dict())
+    elif arguments[:1] == ["plan"]:
+        from gopd_lightning.planning import Plan, plan_text
+
+        cli = run_cli(arguments[1:], run=False, kind=PlanCLI)
+        options = {name: cli.config[name] for name in ("gpu", "prompt_tokens", "response_tokens")}
+        made = cli.config_init
+        print(plan_text(Plan(cli.config["trainer"], made["model"], made["data"], **options)))
     else:
         run_cli(None if of_process else arguments)
 
@@ -197,18 +227,19 @@ def _give_up(line: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def run_cli(args: Sequence[str] | None = None, run: bool = True) -> GOPDCLI:
+def run_cli(args: Sequence[str] | None = None, run: bool = True, kind: type[GOPDCLI] = GOPDCLI) -> GOPDCLI:
     """Parse and, unless told otherwise, run one of Lightning's verbs.
 
     Args:
         args: Arguments; None takes those of the process.
         run: False only builds the objects, from arguments without a verb.
+        kind: The class of the command line.
 
     Returns:
         The command line with its trainer, model and data module.
     """
     set_parsing_settings(add_print_completion_argument=True)
-    return GOPDCLI(
+    return kind(
         LightningModule,
         LightningDataModule,
         subclass_mode_model=True,
@@ -233,6 +264,7 @@ def _quieten() -> None:
     for pattern in (
         ".*You are using `LightningModule.automatic_optimization.*",
         ".*does not have many workers.*",
+        ".*LightningCLI's args parameter is intended.*",
         ".*manual optimization.*",
         ".*`isinstance\\(treespec, LeafSpec\\)`.*",
         ".*Checkpoint directory .* exists and is not empty.*",

@@ -9,7 +9,7 @@ from difflib import get_close_matches
 
 from gopd_lightning.yaml_nodes import Node, imported, nodes_of, what_is_broken, yaml_files
 
-VERBS = ("fit", "validate", "test", "predict", "export", "compare")
+VERBS = ("fit", "validate", "test", "predict", "export", "merge", "compare", "plan")
 
 _UNKNOWN = re.compile(r"(?:does not accept option|Option) '([^']+)'")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)")

@@ -122,8 +122,14 @@ def test_help(arguments, names, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), "gopd: say what to do: fit, validate, test, predict, export, compare; gopd --help tells more"),
-        (("fitt",), "gopd: fitt is not one of fit, validate, test, predict, export, compare; did you mean fit?"),
+        (
+            (),
+            "gopd: say what to do: fit, validate, test, predict, export, merge, compare, plan; gopd --help tells more",
+        ),
+        (
+            ("fitt",),
+            "gopd: fitt is not one of fit, validate, test, predict, export, merge, compare, plan; did you mean fit?",
+        ),
         (("fit",), "gopd: no data and model given: a --config file with it is needed"),
         (("export",), "gopd: no run and out given: gopd export --help shows how"),
         (("export", "a", "b", "--x"), "gopd: --x is not an option"),

@@ -114,7 +114,8 @@ def rollout_of(trainer: Any) -> Rollout:
 
 def frozen_contestants(module: Any) -> list[str]:
     """Names of the models that do not change during the run: the base and the teachers."""
-    return ["base", *(route.teacher for route in module.routing.routes.values())]
+    teachers = [route.teacher for route in module.routing.routes.values()]
+    return ["base", *(name for name in teachers if module.routing.specs[name].url is None)]
 
 
 @contextmanager

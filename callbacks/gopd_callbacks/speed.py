@@ -70,7 +70,9 @@ def _models_of(trainer: Trainer, module: Any) -> Models | None:
     student = _member(module.student, module, "student", own)
     engine = _member(module.student, module, "student", _engine_dtype(trainer) or _dtype(module.student))
     frozen = {}
-    for name in module.routing.specs:
+    for name, spec in module.routing.specs.items():
+        if spec.url is not None:  # its server's work
+            continue
         with module.frozen.using(name) as model:
             frozen[name] = _member(model, module, name, autocast or _dtype(model))
     known = {name: member for name, member in frozen.items() if member is not None}

@@ -76,7 +76,7 @@ def check_model(spec: ModelSpec, key: str) -> PretrainedConfig:
         base = base_path(spec.path)
     except InputError as error:
         raise InputError(f"{key}: {error}") from error
-    for path in dict.fromkeys((spec.path, base)):
+    for path in dict.fromkeys((spec.path, base)) if spec.url is None else ():  # a served model needs no weights here
         _check_files(path, key)
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(**hub_arguments(base))

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from gopd_lightning.cost import Scored
 from gopd_lightning.errors import InputError, TrainingError
 from gopd_lightning.machine import Stopwatch
+from gopd_lightning.models.frozen import check_served
 from gopd_lightning.models.scoring import LocalScorer
 from gopd_lightning.models.specs import StudentSpec
 from gopd_lightning.modules.frozen_scores import FrozenStep
@@ -51,7 +52,7 @@ class OnPolicyModule(StudentModule):
         max_engine_gap: Largest mean distance of the engine's log-probs from the trainer's, in nats; null allows any.
 
     Raises:
-        InputError: An unknown loss_aggregation or on_nonfinite.
+        InputError: An unknown loss_aggregation or on_nonfinite; a served model that cannot say what is asked of it.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class OnPolicyModule(StudentModule):
             raise InputError(f"model.loss_aggregation is {loss_aggregation!r}; known: {', '.join(AGGREGATIONS)}")
         if on_nonfinite not in ("stop", "skip"):
             raise InputError(f"model.on_nonfinite is {on_nonfinite!r}; known: stop, skip")
+        check_served(routing.specs, frozen_temperature, "hidden" in objective.needs)
         self.automatic_optimization = False
         self.objective = objective
         self.loss_aggregation = loss_aggregation

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
+from weakref import ref
 
 import torch
 from torch import nn
@@ -64,7 +65,7 @@ class VLLMEngine:
         self.version = 0
         self._vllm: Any = None
         self._shape = ""
-        self._source: tuple[int, int] | None = None
+        self._source: ref[nn.Module] | None = None
         self._vocabulary: int | None = None
         self._asleep = False
 
@@ -75,7 +76,7 @@ class VLLMEngine:
             InputError: vLLM cannot serve this student with these settings; its own reason.
             TrainingError: vLLM did not take all weights, or kept cached prefixes of the old ones.
         """
-        if self._source == (id(student), version):
+        if self._source is not None and self._source() is student and self.version == version:
             return
         self._take_shape(student)
         self._source = None  # until all of it has worked
@@ -88,8 +89,7 @@ class VLLMEngine:
             self._asleep = False
         if not self._vllm.reset_prefix_cache():
             raise TrainingError("vLLM kept prefixes that the old weights computed: requests were still running")
-        self._source = (id(student), version)
-        self.version = version
+        self._source, self.version = ref(student), version
 
     def generate(
         self,

@@ -1,8 +1,11 @@
 """A teacher behind a server: its log-probs of the sampled ids, and what it cannot say."""
 
 import pytest
+import tiny_fit
 import torch
 from fake_vllm import FakeVLLM
+from gopd_callbacks import Speed
+from gopd_callbacks.contest import frozen_contestants
 
 from gopd_lightning.errors import InputError, TrainingError
 from gopd_lightning.models.frozen import FrozenBank
@@ -79,3 +82,35 @@ def test_another_temperature_is_refused(routing):
 def test_a_student_elsewhere_is_refused():
     with pytest.raises(InputError, match="student.url"):
         StudentSpec(path="student", url="http://host:8000")
+
+
+@pytest.fixture
+def merge(tmp_path):
+    """The tiny merge, whose code teacher is on a server: only its configuration and tokenizer are here."""
+    tiny_fit.prepare(tmp_path)
+    (tmp_path / "code" / "model.safetensors").unlink()
+    return tmp_path
+
+
+def teachers(folder, server):
+    return [
+        TeacherSpec(domain="math", path=str(folder / "math")),
+        TeacherSpec(domain="code", path=str(folder / "code"), url=server.url),
+    ]
+
+
+def test_a_fit_learns_from_a_teacher_that_is_here_and_from_one_that_is_served(merge, server):
+    module = tiny_fit.build(merge, teachers=teachers(merge, server))
+    found = tiny_fit.fit(merge, module, max_steps=2, callbacks=(Speed(),))
+    assert frozen_contestants(module) == ["base", "teacher:math"]
+    assert module.frozen.loaded == 2  # the math teacher and the reference
+    for scores in found["scores"].values():
+        assert torch.isfinite(scores["teacher"]).all()
+    served = [scores["teacher"] for scores in found["scores"].values() if (8 * scores["teacher"] % 1 == 0).all()]
+    assert len(served) == 8  # as many rows as the server has told apart from the others by its eighths
+    assert server.asked["/inference/v1/generate"] == 8
+
+
+def test_the_full_estimator_is_refused_before_anything_loads(merge, server):
+    with pytest.raises(InputError, match="estimator: sampled"):
+        tiny_fit.build(merge, teachers=teachers(merge, server), estimator="full")

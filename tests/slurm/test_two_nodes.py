@@ -22,6 +22,8 @@ def test_a_warned_job_requeues_itself_and_goes_on_where_it_was(cluster, whole, t
     wait_for_row(tmp_path, 7)
     cluster.run("scancel", "--signal=USR1", str(job.id))  # as `#SBATCH --signal` does: to the ranks, not to the shell
     job.wait_for_state("PENDING", 60)
+    assert f"requeueing job {job.id}" in job.said
+    assert not list(tmp_path.glob("hpc_ckpt*"))  # Lightning's own requeue leaves them
     stopped = int(re.search(r"last.ckpt at step (\d+)", job.said)[1])
     assert 7 <= stopped < STEPS
     assert len(losses(tmp_path)) == stopped

@@ -36,12 +36,15 @@ def test_rates_are_the_best_that_was_seen(monkeypatch):
 
 
 def test_no_product_is_faster_than_the_measured_rate():
-    found = rates(CPU, torch.float32)
+    """Measured anew before and after, as other programs may have come or gone since the process measured it."""
+    before = rates.__wrapped__(CPU, torch.float32)
     a = torch.randn(512, 512)
     began = time.perf_counter()
     a @ a
-    assert 2 * 512**3 / (time.perf_counter() - began) < 2 * found.flops
-    assert found.bytes > 1e8
+    product = 2 * 512**3 / (time.perf_counter() - began)
+    after = rates.__wrapped__(CPU, torch.float32)
+    assert product < 2 * max(before.flops, after.flops)
+    assert before.bytes > 1e8
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

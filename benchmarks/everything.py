@@ -79,8 +79,9 @@ def run(case: Case, minutes: float) -> str | None:
     """
     began = time.time()
     command = [sys.executable, "-u", str(HERE / f"{case.script}.py")]
+    quiet = os.environ | {"TQDM_DISABLE": "1"}  # bars of libraries, a line for each of their steps in a log
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=quiet
     )
     timer = threading.Timer(60 * minutes, os.killpg, (process.pid, signal.SIGKILL))
     timer.start()

@@ -60,7 +60,7 @@ def work(count: int, skewed: bool, equal: int, most: int) -> Work:
     generator = torch.Generator().manual_seed(count)
     spread = torch.randint(-16, 17, (count,), generator=generator) if skewed else torch.zeros(count, dtype=torch.long)
     prompts = [torch.randint(3, 40000, (PROMPT_TOKENS + int(x),), generator=generator).tolist() for x in spread]
-    drawn = (most / 5 * torch.exp(0.9 * torch.randn(count, generator=generator))).long().clamp(most // 64, most)
+    drawn = (most / 5 * torch.exp(0.9 * torch.randn(count, generator=generator))).long().clamp(1, most)
     drawn[0] = most  # the tail is there whatever was drawn
     return Work(prompts, drawn.tolist() if skewed else [equal] * count)
 

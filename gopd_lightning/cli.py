@@ -6,6 +6,7 @@ folder is `trainer.default_root_dir`; everything that a run leaves is in it.
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 from gopd_lightning.errors import InputError, TrainingError
 from gopd_lightning.metrics_file import MetricsFile
 from gopd_lightning.parse_errors import explain, overlooked
-from gopd_lightning.strategies import FSDP2  # noqa: F401 (its name is known to the Trainer once it is imported)
+from gopd_lightning.strategies import restore_replaced  # makes `fsdp2` known to the Trainer, too
 
 TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,  # it would sample before the engine has weights
@@ -115,6 +116,7 @@ class GOPDCLI(LightningCLI):
         if trainer["max_steps"] == 0 or (trainer["max_steps"] == -1 and trainer["max_epochs"] in (None, -1)):
             raise InputError(f"trainer.max_steps is {trainer['max_steps']}: say how many steps to train")
         folder = Path(trainer["default_root_dir"])
+        restore_replaced(folder / "checkpoints")
         if config["ckpt_path"] is None and (folder / "config.yaml").exists():
             raise InputError(
                 f"trainer.default_root_dir: {folder} holds a run already: go on with it by --ckpt_path last, "
@@ -167,10 +169,11 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         _give_up("interrupted", 130)
     except Exception as error:
-        wrong = _input_error(error)
-        if wrong is None:
-            raise
-        _give_up(str(wrong), 2)
+        if wrong := _input_error(error):
+            _give_up(str(wrong), 2)
+        if _lost_peer(error):
+            _give_up(f"another rank has ended, and its log says why: {' '.join(str(error).split())[:200]}", 1)
+        raise
 
 
 def _dispatch(arguments: list[str], of_process: bool) -> None:
@@ -211,6 +214,11 @@ def _input_error(error: BaseException | None) -> InputError | None:
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__
     return error
+
+
+def _lost_peer(error: BaseException) -> bool:
+    """Whether a collective failed because the process on its other side is gone."""
+    return isinstance(error, RuntimeError) and bool(re.search(r"Connection (closed|reset) by peer", str(error)))
 
 
 def _texts(error: BaseException | None) -> list[str]:

@@ -125,8 +125,9 @@ def token_logprobs(states: States, ids: Tensor) -> TokenLogprobs:
     columns = Columns(len(ids))
     for rows, chunk in logits_in_chunks([states]):
         for part, (products,) in blocks_of(rows, chunk):
-            log_p = states.head.shaped(products).log_softmax(-1)
-            columns.put(part, [pick(log_p, ids[part]), entropy_of(log_p.exp(), log_p)])
+            logits = states.head.shaped(products)
+            log_p = logits.log_softmax(-1)
+            columns.put(part, [pick(log_p, ids[part]), entropy_of(logits.softmax(-1), log_p)])
     return TokenLogprobs(*columns.all)
 
 

@@ -1,12 +1,12 @@
-"""FSDP2 on Lightning's ModelParallelStrategy: one setting for flat or hybrid sharding, and gradient-sync control.
+"""FSDP2 on Lightning's ModelParallelStrategy: one setting for flat or hybrid sharding.
 
-Lightning's own default mesh is tensor parallel, not data parallel, and its `block_backward_sync` skips
-synchronisation for DDP only; both are put right here (tried on Lightning 2.6.6 with torch 2.13).
+Lightning's own default mesh is tensor parallel, not data parallel, which is put right here (tried on Lightning 2.6.6
+with torch 2.13). Gradients are reduced after every micro-batch: kept for the last, they would be whole on every rank.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -56,7 +56,6 @@ class FSDP2(ModelParallelStrategy):
         self.compute_dtype = compute_dtype
         self.shard_frozen = shard_frozen
         self.compile = compile
-        self._student: Any = None
 
     def setup_environment(self) -> None:
         """Lay the ranks out as (replicate, shard) after Lightning has started the process group.
@@ -88,7 +87,6 @@ class FSDP2(ModelParallelStrategy):
                 yet, which it gets here (see `models.shards`).
         """
         self._shard(student, self.compute_dtype, keep_rest=True)
-        self._student = student
 
     @property
     def place_frozen(self) -> Callable[[nn.Module], None] | None:
@@ -141,20 +139,24 @@ class FSDP2(ModelParallelStrategy):
         self.barrier("checkpoint written")
         if self.global_rank == 0:
             if path.exists():
+                shutil.rmtree(old, ignore_errors=True)
                 path.rename(old)
             fresh.rename(path)
             shutil.rmtree(old, ignore_errors=True)
         self.barrier("checkpoint in place")
         return None
 
-    @contextmanager
-    def block_backward_sync(self) -> Iterator[None]:
-        """Keep gradients on their rank for the backward passes inside."""
-        self._student.set_requires_gradient_sync(False)
-        try:
-            yield
-        finally:
-            self._student.set_requires_gradient_sync(True)
+
+def restore_replaced(checkpoints: Path) -> None:
+    """Put back the checkpoints that a kill found between the two renames of `FSDP2.save_checkpoint`.
+
+    Args:
+        checkpoints: Folder of a run's checkpoints; it need not exist. Every rank may call.
+    """
+    for old in checkpoints.glob("*.ckpt.old"):
+        if not old.with_suffix("").exists():
+            with suppress(OSError):  # another rank was faster
+                old.rename(old.with_suffix(""))
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

@@ -15,11 +15,12 @@ SBATCH = CONFIGS / "cluster" / "gopd.sbatch"
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_the_overlay_adds_requeue_to_a_method_and_shards_its_student(name, capsys):
+def test_the_overlay_adds_heartbeat_and_requeue_to_a_method_and_shards_its_student(name, capsys):
     files = (CONFIGS / name, CONFIGS / "cluster/fsdp2.yaml")
     found = command(capsys, "fit", *(f"--config={file}" for file in files), "--print_config")
     trainer = yaml.safe_load(found.out)["trainer"]
-    assert [c["class_path"] for c in trainer["callbacks"]] == [*class_paths(name), "gopd_callbacks.Requeue"]
+    added = ["gopd_callbacks.Heartbeat", "gopd_callbacks.Requeue"]
+    assert [c["class_path"] for c in trainer["callbacks"]] == class_paths(name) + added
     assert trainer["strategy"]["class_path"] == "gopd_lightning.FSDP2"
     own = read(name)["trainer"].get("strategy", {"init_args": {}})["init_args"]
     assert own.items() <= trainer["strategy"]["init_args"].items()  # such as bfloat16
@@ -44,5 +45,6 @@ def test_the_sbatch_file_is_a_script_that_names_files_that_exist():
 
 def test_the_warning_that_the_sbatch_file_asks_for_is_the_one_that_the_overlay_takes():
     asked = re.search(r"^#SBATCH --signal=(\w+)@\d+$", SBATCH.read_text(), re.MULTILINE)[1]
-    (callback,) = yaml.safe_load((CONFIGS / "cluster/fsdp2.yaml").read_text())["trainer"]["callbacks+"]
-    assert Requeue(**callback.get("init_args", {})).signals[0].name == f"SIG{asked}"
+    callbacks = yaml.safe_load((CONFIGS / "cluster/fsdp2.yaml").read_text())["trainer"]["callbacks+"]
+    (given,) = [one.get("init_args", {}) for one in callbacks if one["class_path"] == "gopd_callbacks.Requeue"]
+    assert Requeue(**given).signals[0].name == f"SIG{asked}"

@@ -3,6 +3,7 @@
 from gopd_callbacks.engine import Engine
 from gopd_callbacks.evaluation import Evaluation
 from gopd_callbacks.graceful_stop import GracefulStop
+from gopd_callbacks.heartbeat import Heartbeat
 from gopd_callbacks.hf_export import HFExport
 from gopd_callbacks.plot import Plot
 from gopd_callbacks.progress import Progress
@@ -12,6 +13,7 @@ from gopd_callbacks.rollout import Rollout
 from gopd_callbacks.rollout_log import RolloutLog
 from gopd_callbacks.self_test import SelfTest
 from gopd_callbacks.speed import Speed
+from gopd_callbacks.target_curve import TargetCurve
 
 __all__ = [
     "Baselines",
@@ -19,6 +21,7 @@ __all__ = [
     "Evaluation",
     "GracefulStop",
     "HFExport",
+    "Heartbeat",
     "Plot",
     "Progress",
     "Requeue",
@@ -27,4 +30,5 @@ __all__ = [
     "RolloutLog",
     "SelfTest",
     "Speed",
+    "TargetCurve",
 ]

@@ -1,29 +1,25 @@
 """`gopd test` as a measurement: every sample kept, found again after a kill, and every figure with its interval."""
 
-import hashlib
-import json
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from rich.console import Console
 
-from gopd_callbacks.evaluation_report import results_table, summary, ungraded
+from gopd_callbacks.evaluation_report import results_table, ungraded
+from gopd_callbacks.measurement import Measured, Measurement
 from gopd_callbacks.panel import Tally
 from gopd_callbacks.rollout import Rollout
-from gopd_callbacks.sample_store import SampleStore, write_whole
 from gopd_lightning.errors import InputError
 from gopd_lightning.models.fingerprint import weights_digest
-from gopd_lightning.modules.evaluation import EvaluationMetrics
-from gopd_lightning.records import Batch, Prompt, Row
-from gopd_lightning.rollouts import RolloutEngine, Sampling, sample_pairs
+from gopd_lightning.models.specs import ModelSpec
+from gopd_lightning.records import Batch, Prompt
+from gopd_lightning.rollouts import RolloutEngine, Sampling
 from gopd_lightning.verifiers import Verifier
 
-_WIDTH = 100  # of the table where there is no terminal to ask
+WIDTH = 100  # of the table where there is no terminal to ask
 
 
 class Evaluation(Rollout):
@@ -59,8 +55,8 @@ class Evaluation(Rollout):
     ) -> None:
         super().__init__(engine=engine, sampling=sampling, verifiers=verifiers, seed=seed)
         self.tally = Tally("samples", 0, unit="sample")
-        self._store: SampleStore | None = None
-        self._report: Any = None
+        self._measurements: list[Measurement] = []
+        self._reports: list[tuple[dict[str, Any], Path]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check settings and ground truths before any weights load.
@@ -82,85 +78,52 @@ class Evaluation(Rollout):
             self.grading.check(prompts, must=True)
         self.grading.start({prompt.domain for prompts in data.prompts.values() for prompt in prompts})
 
+    def measured(self, module: Any, domains: Collection[str]) -> list[Measured]:
+        """What is measured: the student, here.
+
+        Args:
+            module: The LightningModule.
+            domains: Domains of the prompts.
+        """
+        engines = dict.fromkeys(domains, self.engine)
+        name, model = _name(module.spec.path), model_facts(module, module.spec)
+        return [Measured(name=name, model=model, sampling=self.sampling, engines=engines, seed=self.seed)]
+
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the samples that are there already."""
         module: Any = pl_module
-        self._prompts: list[Prompt] = trainer.datamodule.prompts["test"]  # type: ignore[attr-defined]
-        self._model: dict[str, Any] = trainer.strategy.broadcast(_model(module) if trainer.is_global_zero else {})
-        name = f"{_name(module.spec.path)}-{self._key()}"
-        self._store = SampleStore(Path(trainer.default_root_dir) / name, trainer.global_rank)
-        self._metrics = EvaluationMetrics(self._prompts, pl_module.device)
-        loader: Any = trainer.datamodule.test_dataloader()  # type: ignore[attr-defined]
-        own = sum(len(batch.prompts) for batch in loader)
-        self.tally.restart(total=own * self.sampling.n)
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        prompts: list[Prompt] = data.prompts["test"]
+        found = self.measured(module, {prompt.domain for prompt in prompts})
+        self._measurements = [Measurement(one, prompts, trainer, pl_module.device) for one in found]
+        own = sum(len(batch.prompts) for batch in data.test_dataloader())
+        self.tally.restart(total=own * sum(one.sampling.n for one in found))
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the data sets' files and the summary."""
-        assert self._store is not None
-        figures = self._metrics.figures()
-        self._store.close()
-        trainer.strategy.barrier("all samples are on disk")
-        if not trainer.is_global_zero:
-            return
-        files = self._store.finish(self._prompts, self.sampling.n)
-        report = summary(self._produced_by(), figures, files, self._store.folder.name)
-        write_whole(json.dumps(report, indent=2, ensure_ascii=False) + "\n", self._store.folder / "summary.json")
-        self._report = (report, self._store.folder)
+        """Write the data sets' files and the summaries."""
+        found = [one.finish(trainer, self.verifiers) for one in self._measurements]
+        self._reports = [one for one in found if one is not None]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Show the table, now that no progress display is in its way."""
-        if self._report is not None:
-            report, folder = self._report
-            console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+        """Show the tables, now that no progress display is in their way."""
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
+        for report, folder in self._reports:
             console.print(results_table(report))
             for line in ungraded(report):
                 console.print(line, style="bold red", highlight=False)
             console.print(f"every sample and summary.json: {folder}", soft_wrap=True, highlight=False)
-        self._report = None
+        self._reports = []
 
     def _fill(
         self, trainer: Trainer, module: Any, batch: Batch, sampling: Sampling, step: int | str, verify: bool
     ) -> None:
-        """Sample what is missing, grade everything, keep it."""
-        assert self._store is not None
+        """Measure the batch; its rows are those of the first measurement."""
+        version = trainer.global_step
         self.engine.wake()
-        self.engine.sync(module.student, trainer.global_step)
-        pairs = [(prompt, k) for prompt in batch.prompts for k in range(sampling.n)]
-        found = [self._store.known(*pair, trainer.global_step) for pair in pairs]
-        rows = {(row.prompt.uid, row.sample): row for row in found if row is not None}
-        self.tally.done += len(rows)
-        missing = [pair for pair, row in zip(pairs, found, strict=True) if row is None]
-        began = time.perf_counter()
-
-        def keep(row: Row) -> None:
-            rows[row.prompt.uid, row.sample] = row
-            self._store.add([row], time.perf_counter() - began)  # type: ignore[union-attr]
-            self.tally.done += 1
-
-        seed = (self.seed, "evaluation")
-        sample_pairs(self.engine, missing, sampling, seed, module.tokenizer, module.vocabulary, keep)
+        self.engine.sync(module.student, version)
+        found = [one.fill(batch.prompts, version, module, self.grading, self.tally) for one in self._measurements]
         self.engine.sleep()
-        batch.rows = [rows[prompt.uid, k] for prompt, k in pairs]
-        self.grading(batch.rows)
-        self._store.add(batch.rows)
-        self._metrics.update(batch.rows)
-        self.tally.count([row.reward or 0.0 for row in batch.rows])
-
-    def _key(self) -> str:
-        """What samples depend on besides their prompt, as 8 hexadecimal digits."""
-        settings = {name: value for name, value in asdict(self.sampling).items() if name != "n"}
-        parts = (self._model["weights"], self._model["dtype"], settings, self.seed, type(self.engine).__name__)
-        return hashlib.blake2b(repr(parts).encode(), digest_size=4).hexdigest()
-
-    def _produced_by(self) -> dict[str, Any]:
-        return {
-            "model": self._model,
-            "sampling": asdict(self.sampling),
-            "seed": self.seed,
-            "engine": f"{type(self.engine).__module__}.{type(self.engine).__qualname__}",
-            "verifiers": self.verifiers,
-            "prompts": self._prompts,
-        }
+        batch.rows = found[0]
 
 
 def _check_ids(prompts: Sequence[Prompt]) -> None:
@@ -174,11 +137,17 @@ def _check_ids(prompts: Sequence[Prompt]) -> None:
             )
 
 
-def _model(module: Any) -> dict[str, Any]:
-    spec = module.spec
+def model_facts(module: Any, spec: ModelSpec) -> dict[str, Any]:
+    """What says which model a spec stands for: its path, a digest of its weights, dtype and template arguments.
+
+    Args:
+        module: The LightningModule: rank 0 alone reads the files.
+        spec: The model.
+    """
+    digest = weights_digest(spec.path) if module.trainer.is_global_zero else ""
     return {
         "path": spec.path,
-        "weights": weights_digest(spec.path),
+        "weights": module.trainer.strategy.broadcast(digest),
         "dtype": spec.dtype,
         "chat_template_kwargs": spec.chat_template_kwargs,
     }

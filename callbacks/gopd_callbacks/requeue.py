@@ -50,7 +50,9 @@ class Requeue(GracefulStop):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Requeue as the last thing of all: SLURM ends the job at once."""
         if self._saved and trainer.is_global_zero:
-            _requeue()
+            # SLURM answers a requeue by SIGTERM to this very process
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            requeue()
         self._saved = False
         super()._restore()
 
@@ -65,13 +67,12 @@ class Requeue(GracefulStop):
         """Keep the signal until `teardown`: after the last step it must not end the run by its default action."""
 
 
-def _requeue() -> None:
+def requeue() -> None:
+    """Put this process's SLURM job back into the queue, which ends it here; outside SLURM nothing happens."""
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
         return
     print(f"requeueing job {job}", flush=True)
-    # SLURM answers a requeue by SIGTERM to this very process
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     command = ["scontrol", "requeue", job]
     try:
         subprocess.run(command, check=True, capture_output=True, text=True)

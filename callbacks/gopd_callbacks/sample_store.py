@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -46,8 +47,14 @@ class SampleStore:
         record = self.records.get((prompt.dataset, prompt.id, sample))
         if record is None or record["prompt_hash"] != prompt_hash(prompt):
             return None
-        # Its ids are not kept: what comes after grading counts tokens only.
-        completion = Completion(ids=range(record["tokens"]), finished=record["finished"], version=version)
+        # Its ids are not kept: what comes after counts tokens and adds up log-probs.
+        tokens, logprob = record["tokens"], record.get("logprob")
+        completion = Completion(
+            ids=range(tokens),
+            finished=record["finished"],
+            logprobs=None if logprob is None else [logprob / tokens] * tokens,
+            version=version,
+        )
         return Row(prompt=prompt, completion=completion, sample=sample, text=record["response"])
 
     def add(self, rows: Iterable[Row], seconds: float | None = None) -> None:
@@ -122,6 +129,7 @@ def _record(row: Row, seconds: float) -> dict[str, Any]:
         "vote": verdict and verdict.vote,
         "crashed": bool(verdict and verdict.crashed),
         "tokens": len(row.completion.ids),
+        "logprob": None if row.completion.logprobs is None else math.fsum(row.completion.logprobs),
         "finished": row.completion.finished,
         "seconds": seconds,
         "prompt_hash": prompt_hash(row.prompt),

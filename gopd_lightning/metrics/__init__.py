@@ -10,7 +10,14 @@ from gopd_lightning.metrics.intervals import (
     resampled_means,
     share_interval,
 )
-from gopd_lightning.metrics.problems import CrashedShare, ProblemMean, ProblemMetric, ResponseLength, TruncationRate
+from gopd_lightning.metrics.problems import (
+    CrashedShare,
+    ProblemMean,
+    ProblemMetric,
+    ResponseLength,
+    Surprisal,
+    TruncationRate,
+)
 from gopd_lightning.metrics.sums import SumMetric
 from gopd_lightning.metrics.token_mean import TokenMean, weighted_sums
 from gopd_lightning.metrics.votes import MajAtK, maj_at_k
@@ -25,6 +32,7 @@ __all__ = [
     "ProblemMetric",
     "ResponseLength",
     "SumMetric",
+    "Surprisal",
     "TokenMean",
     "TruncationRate",
     "avg_at_k",

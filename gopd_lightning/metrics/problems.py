@@ -144,6 +144,12 @@ class ResponseLength(ProblemMean):
     is_share = False
 
 
+class Surprisal(ProblemMean):
+    """Mean of -log p a token of what was drawn, in nats: at temperature 1 its expectation is the policy's entropy."""
+
+    is_share = False
+
+
 class TruncationRate(ProblemMean):
     """Share of responses that were cut at the length limit."""
 

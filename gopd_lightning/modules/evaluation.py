@@ -13,9 +13,10 @@ from gopd_lightning.metrics import (
     PassAtK,
     ProblemMetric,
     ResponseLength,
+    Surprisal,
     TruncationRate,
 )
-from gopd_lightning.records import Prompt, Row, Verdict, groups
+from gopd_lightning.records import Completion, Prompt, Row, Verdict, groups
 
 
 class EvaluationMetrics:
@@ -64,7 +65,8 @@ class EvaluationMetrics:
 
         Returns:
             By data set: avg@k, pass@ every power of two up to k and k itself, maj@k where answers have votes,
-            length (tokens), truncated and crashed. What needs a verifier is absent where nothing was graded.
+            length (tokens), surprisal (nats a token), truncated and crashed. What needs a verifier is absent where
+            nothing was graded, surprisal where the engine gives no log-probs.
         """
         return {
             name: {figure: metric.figure(level) for figure, metric in metrics.all().items() if metrics.has(metric)}
@@ -80,6 +82,7 @@ class _SetMetrics:
         self._samples = MaxMetric().to(device)
         self._samples.update(0)  # a data set without a verifier has no k
         self._length = ResponseLength().to(device)
+        self._surprisal = Surprisal().to(device)
         self._truncated = TruncationRate().to(device)
         self._crashed = CrashedShare().to(device)
         self._average = AvgAtK().to(device)
@@ -91,10 +94,16 @@ class _SetMetrics:
         responses = torch.tensor([len(rows) for rows in prompts])
         self._length.update(_sums([len(row.completion.ids) for row in rows] for rows in prompts), responses)
         self._truncated.update(_sums([not row.completion.finished for row in rows] for rows in prompts), responses)
+        self._count_surprisal([[row.completion for row in rows] for rows in prompts])
         verdicts = [[row.verdict for row in rows if row.verdict is not None] for rows in prompts]
         graded = [found for found in verdicts if found]
         if graded:
             self._count_verdicts(graded)
+
+    def _count_surprisal(self, prompts: Sequence[Sequence[Completion]]) -> None:
+        known = [found for found in prompts if all(one.logprobs is not None for one in found)]
+        tokens = torch.tensor([sum(len(one.ids) for one in found) for found in known])
+        self._surprisal.update(-_sums([sum(one.logprobs or ()) for one in found] for found in known), tokens)
 
     def _count_verdicts(self, prompts: Sequence[Sequence[Verdict]]) -> None:
         rewards = [[verdict.reward for verdict in found] for found in prompts]
@@ -116,7 +125,11 @@ class _SetMetrics:
     def all(self) -> dict[str, ProblemMetric]:
         """Every metric by name; the same on every rank, whatever a rank has seen itself (a collective)."""
         k = int(self._samples.compute())
-        always: dict[str, ProblemMetric] = {"length": self._length, "truncated": self._truncated}
+        always: dict[str, ProblemMetric] = {
+            "length": self._length,
+            "surprisal": self._surprisal,
+            "truncated": self._truncated,
+        }
         if not k:
             return always
         self._start_pass(k)
@@ -127,8 +140,10 @@ class _SetMetrics:
         return metrics | always | {"crashed": self._crashed}
 
     def has(self, metric: ProblemMetric) -> bool:
-        """Whether a metric is defined; only the vote may not be (a collective)."""
-        return metric is not self._majority or not bool(self._majority.compute().isnan())
+        """Whether a metric is defined; votes and log-probs may be missing (a collective)."""
+        if metric is not self._majority and metric is not self._surprisal:
+            return True
+        return not bool(metric.compute().isnan())
 
     def _start_pass(self, samples: int) -> None:
         """The first graded prompt tells k."""

@@ -134,12 +134,11 @@ def _trunk(spec: ModelSpec) -> tuple[str, str]:
 
 
 def _gradients(run: Run, needs: Needs) -> int:
-    """Gradients of the trained weights: a sharded student's are reduced after the last micro-batch, whole till then."""
+    """Gradients of the trained weights: a sharded student's are reduced after every micro-batch."""
     own = needs.student.trained * needs.student.width
     if run.fsdp is None:
         return own * (2 if run.ddp else 1)  # DistributedDataParallel keeps its own copy of them
-    whole = 0 if needs.micro_batch >= run.rows else own
-    return own // run.parts + whole
+    return own // run.parts
 
 
 def _gathered(sizes: Sizes, width: int) -> int:

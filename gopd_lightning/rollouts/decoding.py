@@ -1,6 +1,6 @@
 """Drawing token by token for a batch of rows that finish and are replaced by others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -11,6 +11,7 @@ from gopd_lightning.rollouts.drawing import draw
 from gopd_lightning.rollouts.engine import Done, Sampling, Vocabulary
 from gopd_lightning.rollouts.readers import Reader
 
+_BAND = 1.5  # longest row that may share a batch with the shortest, as a multiple of it
 _JOIN_SHARE = 0.125  # prompts join once there is room for this share of a full batch: a few at a time read badly
 
 
@@ -43,42 +44,59 @@ class _Rows:
 
 
 class Decoder:
-    """Decodes prompts of like lengths with one reader.
+    """Decodes prompts, those of like lengths together.
 
     Args:
-        reader: Reads prompts and tokens.
+        reader: Makes what reads prompts and tokens, given the most rows that there will be when others are to join the
+            first ones; 0: none will.
         sampling: How to draw.
         vocabulary: Real ids and stop ids.
-        device: Where the reader's logits are.
+        device: Where the readers' logits are.
         version: Version of the weights.
-        tell: Told every finished row.
     """
 
     def __init__(
         self,
-        reader: Reader,
+        reader: Callable[[int], Reader],
         sampling: Sampling,
         vocabulary: Vocabulary,
         device: torch.device,
         version: int,
-        tell: Done,
     ) -> None:
-        self._reader = reader
+        self._make_reader = reader
         self._sampling = sampling
         self._size = vocabulary.size
         self._stops = torch.tensor(vocabulary.stop_ids, device=device)
         self._device = device
         self._version = version
-        self._tell = tell
 
-    def run(self, prompts: Sequence[tuple[int, TokenIds]], seeds: Sequence[int], room: int) -> None:
-        """Decode until every row is finished or cut.
+    def decode(
+        self, prompts: Sequence[TokenIds], seeds: Sequence[int], max_batch_tokens: int, done: Done | None
+    ) -> list[Completion]:
+        """Sample n completions of every prompt; see `RolloutEngine.generate`.
 
         Args:
-            prompts: Number of each prompt and its tokens; n rows each.
-            seeds: Seeds of all rows of the call, the n of prompt 0 first.
-            room: Prompts at a time.
+            prompts: Token ids of each prompt.
+            seeds: Seeds of all rows, the n of prompt 0 first.
+            max_batch_tokens: Tokens (rows x (prompt + longest response)) decoded at a time.
+            done: Told every finished row.
         """
+        completions: list[Completion | None] = [None] * len(seeds)
+
+        def tell(row: int, completion: Completion) -> None:
+            completions[row] = completion
+            if done is not None:
+                done(row, completion)
+
+        self._tell = tell
+        n = self._sampling.n
+        for band, room in _bands(prompts, self._sampling, max_batch_tokens):
+            self._reader = self._make_reader(room * n if room < len(band) else 0)
+            self._run([(i, prompts[i]) for i in band], seeds, room)
+        return [completion for completion in completions if completion is not None]
+
+    def _run(self, prompts: Sequence[tuple[int, TokenIds]], seeds: Sequence[int], room: int) -> None:
+        """Decode a band, so many prompts at a time, until every row is finished or cut."""
         waiting, n = list(prompts), self._sampling.n
         rows = self._begun([], seeds)
         with self._reader.reading():
@@ -135,3 +153,22 @@ def _without(rows: int, leaving: Sequence[int]) -> list[int]:
     gone, kept = set(leaving), rows - len(leaving)
     last = (row for row in range(kept, rows) if row not in gone)
     return [next(last) if row in gone else row for row in range(kept)]
+
+
+def _bands(prompts: Sequence[TokenIds], sampling: Sampling, budget: int) -> Iterator[tuple[list[int], int]]:
+    """Prompt numbers by length, in bands of like lengths, and how many of a band fit the budget at a time."""
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    widths = [len(prompts[i]) + sampling.max_new_tokens for i in order]
+    begin = 0
+    while begin < len(order):
+        end, room = len(order), _room(widths[-1], sampling, budget)
+        if room < end - begin:
+            end = next((k for k in range(begin, len(order)) if widths[k] > _BAND * widths[begin]), len(order))
+            room = _room(widths[end - 1], sampling, budget)
+        yield order[begin:end], room
+        begin = end
+
+
+def _room(width: int, sampling: Sampling, budget: int) -> int:
+    """Prompts of a width that fit the budget, one at least."""
+    return max(1, budget // (width * sampling.n))

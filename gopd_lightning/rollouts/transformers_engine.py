@@ -4,7 +4,8 @@ Prompts are sorted by length and decoded as many at a time as a token budget all
 n samples; rows that are done leave the batch and its cache at once, and waiting prompts take their places.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 from weakref import WeakKeyDictionary, ref
 
@@ -16,8 +17,7 @@ from gopd_lightning.rollouts.decoding import Decoder
 from gopd_lightning.rollouts.engine import Done, RolloutEngine, Sampling, Vocabulary
 from gopd_lightning.rollouts.readers import PaddedReader, Reader, SlotReader, reads_in_slots
 from gopd_lightning.rollouts.replicas import gathered, is_sharded, recast
-
-_BAND = 1.5  # longest row that may share a batch with the shortest, as a multiple of it
+from gopd_lightning.rollouts.thin_products import ThinProducts
 
 
 class TransformersEngine:
@@ -36,6 +36,7 @@ class TransformersEngine:
         self._model: nn.Module | None = None
         self._source: tuple[int, int] | None = None
         self._student: ref[nn.Module] | None = None
+        self._products: ThinProducts | None = None
         self._in_slots: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # by student: copies come and go
         self.version = 0
 
@@ -52,6 +53,7 @@ class TransformersEngine:
         else:
             self._model = student
         self._source, self._student = (id(student), version), ref(student)
+        self._products = None
         self.version = version
 
     @torch.no_grad()
@@ -66,27 +68,20 @@ class TransformersEngine:
         """See `RolloutEngine.generate`."""
         model = self._model
         assert model is not None, "sync the engine before it generates"
-        completions: list[Completion | None] = [None] * len(seeds)
-
-        def tell(row: int, completion: Completion) -> None:
-            completions[row] = completion
-            if done is not None:
-                done(row, completion)
-
+        device = next(model.parameters()).device
+        self._products = self._products or ThinProducts(model)
         training = model.training
         model.eval()
         try:
-            for band, room in self._bands(prompts, sampling):
-                reader = self._reader(model, room * sampling.n if room < len(band) else 0)
-                device = next(model.parameters()).device
-                decoder = Decoder(reader, sampling, vocabulary, device, self.version, tell)
-                decoder.run([(i, prompts[i]) for i in band], seeds, room)
+            with self._products.used():
+                decoder = Decoder(partial(self._reader, model), sampling, vocabulary, device, self.version)
+                return decoder.decode(prompts, seeds, self.max_batch_tokens, done)
         finally:
             model.train(training)
-        return [completion for completion in completions if completion is not None]
 
     def sleep(self) -> None:
-        """Drop a copy; the student's own module stays where it is."""
+        """Drop copies; the student's own module stays where it is."""
+        self._products = None
         if self._model is not None and self._source is not None and id(self._model) != self._source[0]:
             self._model, self._source = None, None
 
@@ -99,23 +94,6 @@ class TransformersEngine:
         if student not in self._in_slots:
             self._in_slots[student] = reads_in_slots(model)
         return SlotReader(model, spare) if self._in_slots[student] else PaddedReader(model)
-
-    def _bands(self, prompts: Sequence[TokenIds], sampling: Sampling) -> Iterator[tuple[list[int], int]]:
-        """Prompt numbers by length, in bands of like lengths, and how many of a band fit the budget at a time."""
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-        widths = [len(prompts[i]) + sampling.max_new_tokens for i in order]
-        begin = 0
-        while begin < len(order):
-            end, room = len(order), self._room(widths[-1], sampling)
-            if room < end - begin:
-                end = next((k for k in range(begin, len(order)) if widths[k] > _BAND * widths[begin]), len(order))
-                room = self._room(widths[end - 1], sampling)
-            yield order[begin:end], room
-            begin = end
-
-    def _room(self, width: int, sampling: Sampling) -> int:
-        """Prompts of a width that fit the budget, one at least."""
-        return max(1, self.max_batch_tokens // (width * sampling.n))
 
 
 def is_trainers_own(engine: RolloutEngine) -> bool:

@@ -44,6 +44,17 @@ def test_a_killed_rank_ends_the_job_within_a_minute_and_the_log_says_which(clust
     assert f"job {job.id} failed (srun's code: " in job.said
 
 
+def test_a_rank_that_hangs_is_missed_named_and_the_job_goes_on_from_its_last_checkpoint(cluster, whole, tmp_path):
+    job = Job(cluster, tmp_path)
+    wait_for_row(tmp_path, 7)
+    os.kill(job.process(rank=1), signal.SIGSTOP)
+    job.wait_for_state("PENDING", 60)
+    assert re.search(r"gopd: nothing heard of rank 1 on \S+ for 8 s", job.said), job.said[-2000:]
+    assert f"requeueing job {job.id}" in job.said
+    job.wait_for_state("COMPLETED", 180)
+    assert losses(tmp_path) == losses(whole.folder)
+
+
 def test_a_lost_node_moves_the_job_to_another_where_it_goes_on_from_its_last_checkpoint(cluster, whole, tmp_path):
     job = Job(cluster, tmp_path)
     wait_for_row(tmp_path, 7)

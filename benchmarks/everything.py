@@ -42,11 +42,11 @@ class Case:
 
 
 CASES = (
-    Case("K1", "head", 9),
-    Case("K2", "divergence", 5),
+    Case("K1", "head", 8),
+    Case("K2", "divergence", 6),
     Case("S1", "scoring", 3),
-    Case("R1", "rollout", 7),
-    Case("E1", "step", 12),
+    Case("R1", "rollout", 8),
+    Case("E1", "step", 11),
     Case("E2", "whole_run", 4),
     Case("E3", "teachers", 2),
     Case("E4", "growth", 2),

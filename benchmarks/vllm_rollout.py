@@ -22,7 +22,7 @@ def measured(dtype: str) -> dict[str, Any]:
     """Tokens a second of both engines in every case, and vLLM's seconds to start and to take weights."""
     lm = rollout.model(rollout.DTYPES[dtype])
     cases = {}
-    for count, equal, most in rollout.CASES:
+    for count, equal, most in (sizes for of, *sizes in rollout.CASES if of == dtype):
         for skewed in (False, True):
             todo = rollout.work(count, skewed, equal, most)
             ways = {name: rollout.briefly(rollout.WAYS[name], lm, todo) for name in WAYS}

@@ -161,7 +161,7 @@ def test_two_ranks_evaluate_as_one(tmp_path):
         {"path": f"assets/nano/data/{d}_test.jsonl", "domain": d, "name": d, "limit": n} for d, n in files.items()
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    found = []
+    found, sums = [], []
     for ranks in (1, 2):
         place = ("--trainer.default_root_dir", str(tmp_path / str(ranks)), "--data.test", json.dumps(sources))
         size = ("--data.eval_batch_size", "10", "--trainer.devices", str(ranks), "--trainer.strategy", "ddp")
@@ -173,5 +173,11 @@ def test_two_ranks_evaluate_as_one(tmp_path):
         (summary,) = (tmp_path / str(ranks)).glob("base-*/summary.json")
         rows = [json.loads(line) for d in files for line in (summary.parent / f"{d}.jsonl").read_text().splitlines()]
         assert sorted(file.name for file in summary.parent.iterdir()) == ["code.jsonl", "math.jsonl", "summary.json"]
-        found.append((json.loads(summary.read_text())["sets"], [row | {"seconds": None} for row in rows]))
+        sets = json.loads(summary.read_text())["sets"]
+        surprisal = {d: sets[d]["figures"].pop("surprisal")["mean"] for d in files}
+        logprobs = [row.pop("logprob") for row in rows]
+        found.append((sets, [row | {"seconds": None} for row in rows]))
+        sums.append((surprisal, logprobs))
     assert found[0] == found[1]
+    for one, other in zip(*sums, strict=True):  # sums of float32, whose rounding depends on a batch's other rows
+        assert one == pytest.approx(other, abs=1e-4)

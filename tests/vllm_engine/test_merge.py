@@ -17,9 +17,9 @@ BASE = {"math": 0.488, "code": 0.506}  # avg@4 of the base on test prompts, READ
 
 def accuracy(run: Path, *overlays: Path) -> dict[str, float]:
     """Validation accuracy (temperature 1) of the trained student by domain."""
-    command = [sys.executable, "-m", "gopd_lightning", "fit", "--trainer.default_root_dir", str(run)]
+    command = [sys.executable, "-m", "gopd_lightning", "fit"]
     command += [word for config in (*CONFIGS, *overlays) for word in ("--config", str(config))]
-    command += ["--model.importance_weight_cap", "5"]
+    command += ["--trainer.default_root_dir", str(run)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "2"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     with (run / "metrics.csv").open() as rows:

@@ -64,6 +64,9 @@ $(VENV)/.bench: $(VENV)/.ready
 bench: setup $(VENV)/.bench  ## everything measured against peers and limits (45 minutes; some: make bench CASES="K1 S1")
 	$(BIN)/python benchmarks/everything.py $(CASES)
 
+study: setup  ## the method's claims, re-run and judged (2 hours on two cores, resumable; STUDY=quick: 10 minutes)
+	$(BIN)/python study/everything.py
+
 format: setup  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -84,4 +87,4 @@ clean:  ## remove caches and runs, keep the environment
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: setup run experts test test-vllm test-slurm bench format lint types check clean help
+.PHONY: setup run experts test test-vllm test-slurm bench study format lint types check clean help

@@ -84,7 +84,7 @@ def bars(axes: Axes, plot: dict[str, Any]) -> None:
         for j, thing in enumerate(things):
             place, label = j - 0.4 + (i + 0.5) * width, name if thing == next(iter(values)) else None
             _stack(axes, place, 0.92 * width, values.get(thing, ()), colour, label)
-    axes.set_xticks(range(len(things)), things, fontsize=8)
+    axes.set_xticks(range(len(things)), [thing.replace(", ", "\n") for thing in things], fontsize=8)
     _finish(axes, plot)
 
 

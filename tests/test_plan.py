@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, Pr
 
 from gopd_lightning.cli import PlanCLI, run_cli
 from gopd_lightning.planning import Plan, devices
+from gopd_lightning.rollouts.thin_products import ThinProducts
 
 HERE = Path(__file__).parent
 WORDS = 49152
@@ -65,6 +66,14 @@ def test_plan_is_within_a_fifth_of_the_measured_peak(config, tmp_path, ranks, st
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out.json").read_text())
     assert found["planned"] == pytest.approx(found["measured"], rel=0.2), found
+
+
+def test_weights_laid_out_for_decoding_are_counted(config):
+    cli = run_cli(["--config", config], run=False, kind=PlanCLI)
+    plan = Plan(cli.config["trainer"], cli.config_init["model"], cli.config_init["data"])
+    products = ThinProducts(AutoModelForCausalLM.from_pretrained(Path(config).parent / "model"))
+    packed = sum(weight.numel() * weight.itemsize for weight in products._packed.values())
+    assert plan.phases["rollout"]["weights laid out"] == packed > 0
 
 
 @pytest.fixture(scope="module")

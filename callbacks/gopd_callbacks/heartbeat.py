@@ -37,6 +37,7 @@ class Heartbeat(Callback):
             raise InputError(f"Heartbeat.seconds is {seconds}: how long may a rank be silent?")
         self.seconds = seconds
         self._over = threading.Event()
+        self._over.set()
         self._heard: dict[int, float] = {}
         self._said: dict[int, bytes] = {}
         self._hosts: dict[int, str] = {}
@@ -44,7 +45,7 @@ class Heartbeat(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start to beat and to listen, on several ranks."""
-        if trainer.world_size == 1 or self._heard:
+        if trainer.world_size == 1 or not self._over.is_set():
             return
         store = self._meet(trainer)
         listened = range(1, trainer.world_size) if trainer.is_global_zero else [0]
@@ -61,10 +62,9 @@ class Heartbeat(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop listening, when all ranks have come to the end."""
-        if self._heard and not self._over.is_set():
+        if not self._over.is_set():
             trainer.strategy.barrier("every heart may stop")
         self._over.set()
-        self._heard = {}
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop listening: this rank ends and says why."""

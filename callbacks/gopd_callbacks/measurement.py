@@ -1,7 +1,6 @@
 """One policy sampled in one way, as `gopd test` measures it: every sample kept, and every figure with its interval."""
 
 import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +12,8 @@ from lightning.pytorch import Trainer
 from gopd_callbacks.evaluation_report import summary
 from gopd_callbacks.grading import Grading
 from gopd_callbacks.panel import Tally
-from gopd_callbacks.sample_store import SampleStore, write_whole
+from gopd_callbacks.results import write_json
+from gopd_callbacks.sample_store import SampleStore
 from gopd_lightning.modules.evaluation import EvaluationMetrics
 from gopd_lightning.records import Prompt, Row
 from gopd_lightning.rollouts import RolloutEngine, Sampling, sample_pairs
@@ -134,5 +134,5 @@ class Measurement:
             "prompts": self._prompts,
         }
         report = summary(produced_by, figures, files, self._store.folder.name)
-        write_whole(json.dumps(report, indent=2, ensure_ascii=False) + "\n", self._store.folder / "summary.json")
+        write_json(report, self._store.folder / "summary.json")
         return report, self._store.folder

@@ -68,6 +68,16 @@ def draw(metrics_csv: Path, baselines: Baselines, out: Path) -> None:
     _kl(panels[1], rows, colours)
     _plain(panels[2], rows, colours, "length", "Response length (tokens)")
     _plain(panels[3], rows, colours, "entropy", "Entropy of the student (nats a token)")
+    save(figure, out)
+
+
+def save(figure: Figure, out: Path) -> None:
+    """Write a picture whole or not at all.
+
+    Args:
+        figure: The picture.
+        out: The PNG.
+    """
     temporary = out.with_name(f".{out.name}.new")
     figure.savefig(temporary, format="png")
     os.replace(temporary, out)

@@ -1,7 +1,6 @@
 """Who is how good: base and teachers once at the start, everybody in a table at the end."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gopd_callbacks.contest import Accuracy, contest_of, contestant, frozen_contestants, rollout_of
+from gopd_callbacks.sample_store import write_whole
 from gopd_lightning.rollouts import Sampling
 
 Figures = dict[str, dict[str, dict[str, float]]]
@@ -131,9 +131,7 @@ def table(figures: Figures) -> Table:
 def write_json(content: Any, file: Path) -> None:
     """Write a JSON file whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, file)
+    write_whole(json.dumps(content, indent=2, ensure_ascii=False) + "\n", file)
 
 
 def _known(file: Path, step: int) -> Figures | None:

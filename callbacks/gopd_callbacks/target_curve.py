@@ -18,7 +18,7 @@ from rich.table import Table
 from gopd_callbacks.evaluation import WIDTH, Evaluation, model_facts
 from gopd_callbacks.evaluation_report import ungraded
 from gopd_callbacks.measurement import Measured
-from gopd_callbacks.plot import COLOURS
+from gopd_callbacks.plot import COLOURS, save
 from gopd_callbacks.results import write_json
 from gopd_lightning.errors import InputError
 from gopd_lightning.models.frozen import FrozenBank
@@ -194,9 +194,7 @@ def draw(curve: Curve, out: Path) -> None:
     titles = ("Accuracy of the target (95 % intervals)", "Response length (tokens)", "Entropy (nats a token)")
     for axes, title in zip(panels, titles, strict=True):
         _finish(axes, title)
-    temporary = out.with_name(f".{out.name}.new")
-    figure.savefig(temporary, format="png")
-    temporary.replace(out)
+    save(figure, out)
 
 
 def _line(axes: Axes, points: Sequence[Mapping[str, Any]], key: str, colour: str, style: str, label: str) -> None:

@@ -97,7 +97,7 @@ def memory_of(run: Run, module: Any, needs: Needs, device: Device) -> tuple[dict
     width = student.width // run.parts
     update = student.largest * width * 2 if device.cpu else student.trained * width
     phases = {
-        "rollout": _rollout(run, needs),
+        "rollout": _rollout(run, needs, device),
         "score": _score(run, module, needs, device),
         "train": gradients | _train(run, module, needs, device),
         "update": gradients | {"optimizer's own": update},
@@ -146,8 +146,8 @@ def _gathered(sizes: Sizes, width: int) -> int:
     return (2 * sizes.block + sizes.rest) * width
 
 
-def _rollout(run: Run, needs: Needs) -> dict[str, int]:
-    """A copy of a sharded student, or of one in another dtype, and its cache."""
+def _rollout(run: Run, needs: Needs, device: Device) -> dict[str, int]:
+    """A copy of a sharded student, or of one in another dtype; on a CPU weights laid out; its cache."""
     if run.engine is None or not run.engine.inside:
         return {}
     dtype = run.engine.dtype or torch.float32
@@ -159,7 +159,9 @@ def _rollout(run: Run, needs: Needs) -> dict[str, int]:
         copy = needs.student.all * (needs.student.width + dtype.itemsize)  # all weights gathered, and then copied
     elif run.engine.dtype is not None:
         copy = needs.student.all * dtype.itemsize
-    return {"student's copy": copy, "KV cache": cache, "logits": 3 * 4 * rows * needs.vocabulary}
+    laid_out = needs.student.laid_out * dtype.itemsize if device.cpu else 0
+    logits = 3 * 4 * rows * needs.vocabulary
+    return {"student's copy": copy, "weights laid out": laid_out, "KV cache": cache, "logits": logits}
 
 
 def _score(run: Run, module: Any, needs: Needs, device: Device) -> dict[str, int]:

@@ -13,6 +13,7 @@ from gopd_lightning.cost import Shape, shape_of
 from gopd_lightning.models.folders import adapter_base, base_path, hub_arguments
 from gopd_lightning.models.scoring import LocalScorer, unwrapped
 from gopd_lightning.models.specs import ModelSpec, StudentSpec
+from gopd_lightning.rollouts.thin_products import gaining
 from gopd_lightning.strategies import blocks
 
 
@@ -26,6 +27,7 @@ class Sizes(NamedTuple):
         block: Of one decoder block.
         rest: Of what is in no block: embeddings, last norm, head.
         head: Of the head.
+        laid_out: Of what decoding on a CPU lays out anew (see `rollouts.thin_products`).
         width: Bytes of one weight as it is loaded.
         layers: Number of decoder blocks.
         hidden: Width of a hidden state.
@@ -38,6 +40,7 @@ class Sizes(NamedTuple):
     block: int
     rest: int
     head: int
+    laid_out: int
     width: int
     layers: int
     hidden: int
@@ -89,6 +92,7 @@ def sizes_of(model: nn.Module, vocabulary: int) -> Sizes:
         block=in_blocks // max(1, len(split)),
         rest=sum(p.numel() for p in own) - in_blocks,
         head=inner.get_output_embeddings().weight.numel(),
+        laid_out=sum(layer.weight.numel() for layer in gaining(model)),
         width=own[0].element_size(),
         layers=max(1, len(split)),
         hidden=config.hidden_size,

@@ -27,9 +27,7 @@ class ThinProducts:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        # a subclass of a linear layer may do more than multiply
-        linear = [layer for layer in model.modules() if type(layer) is nn.Linear]
-        self._packed = {layer: _pack(layer.weight) for layer in linear if _gains(layer.weight)}
+        self._packed = {layer: _pack(layer.weight) for layer in gaining(model)}
 
     @contextmanager
     def used(self) -> Iterator[None]:
@@ -41,6 +39,17 @@ class ThinProducts:
         finally:
             for layer in self._packed:
                 del layer.forward
+
+
+def gaining(model: nn.Module) -> list[nn.Linear]:
+    """The layers whose weights are laid out.
+
+    Args:
+        model: Any; its tensors may be without memory.
+    """
+    # a subclass of a linear layer may do more than multiply
+    linear = [layer for layer in model.modules() if type(layer) is nn.Linear]
+    return [layer for layer in linear if _gains(layer.weight)]
 
 
 def _gains(weight: Tensor) -> bool:

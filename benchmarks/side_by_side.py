@@ -26,7 +26,7 @@ def machine() -> dict[str, Any]:
 def gemm_rate(dtype: torch.dtype, size: int = 2048) -> float:
     """Best of five square matrix products, in 1e9 operations a second."""
     a, b = torch.randn(size, size, dtype=dtype), torch.randn(size, size, dtype=dtype)
-    seconds = min(_seconds(lambda: a @ b) for _ in range(5))
+    seconds = min(seconds_of(lambda: a @ b) for _ in range(5))
     return round(2 * size**3 / seconds / 1e9, 1)
 
 
@@ -42,7 +42,7 @@ def in_turns(ways: Mapping[str, Callable[[], object]], repeats: int = REPEATS) -
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, way in ways.items():
-            found[name].append(_seconds(way))
+            found[name].append(seconds_of(way))
     return found
 
 
@@ -93,7 +93,7 @@ def write(name: str, content: Mapping[str, Any]) -> Path:
     return file
 
 
-def _seconds(way: Callable[[], object]) -> float:
+def seconds_of(way: Callable[[], object]) -> float:
     began = time.perf_counter()
     way()
     return time.perf_counter() - began

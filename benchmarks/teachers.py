@@ -1,6 +1,6 @@
 """E3: a step's scoring with one teacher and with four, as full models, as adapters and offloaded, lambda 1 and 1.25.
 
-SmolLM2-135M's shape in bfloat16 with random weights; 16 rows of 64 + 64 tokens, those of a teacher together. Each way
+SmolLM2-135M's shape in bfloat16 with random weights; 8 rows of 64 + 64 tokens, those of a teacher together. Each way
 has a process of its own, and they take turns. Memory is the peak of a step, loading included where a step loads, above
 what the process had before its models.
 """
@@ -24,7 +24,7 @@ from turns import Side, peak_mb, tell, wait
 from gopd_lightning.models.frozen import FrozenBank
 from gopd_lightning.models.specs import ModelSpec
 
-ROWS, PROMPT, RESPONSE, ROUNDS, RANK = 16, 64, 64, 5, 16
+ROWS, PROMPT, RESPONSE, ROUNDS, RANK = 8, 64, 64, 5, 16
 WAYS = ("one", "four full", "four adapters", "four offloaded")
 LAMBDAS = (1.0, 1.25)
 Point = dict[str, Any]

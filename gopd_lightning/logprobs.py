@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 # Bytes of logits (tokens x vocabulary) of one model that may exist at a time, by device: large enough for the matrix
-# products to run at their full rate, small beside the model. Measured on CPUs only (docs/performance.md).
+# products to run at their full rate, small beside the model; on a CPU at least those of some float32 rows, because each
+# chunk reads and writes the head's whole gradient. Measured on CPUs only (docs/performance.md).
 CHUNK_BYTES = {"cpu": 96 * 2**20, "cuda": 2**30}
+CHUNK_ROWS = {"cpu": 512}
 # Logits reduced at a time: several float32 copies of them stay in a CPU's cache. An accelerator takes a chunk whole.
 BLOCK_ELEMENTS = {"cpu": 2**19}
 
@@ -142,7 +144,8 @@ def logits_in_chunks(models: Sequence[States]) -> Iterator[tuple[slice, list[Ten
         (see `Head.shaped`); the caller may overwrite them.
     """
     tokens = len(models[0].hidden)
-    rows = min(tokens, _rows_of_chunk(models[0]) or tokens)
+    weight = models[0].head.weight
+    rows = min(tokens, chunk_rows(weight.device.type, len(weight), weight.element_size()) or tokens)
     buffers = [m.hidden.new_empty(rows, m.head.size, dtype=m.head.weight.dtype) for m in models]
     for start in range(0, tokens, rows):
         chunk = slice(start, min(start + rows, tokens))
@@ -187,7 +190,15 @@ def entropy_of(p: Tensor, log_p: Tensor) -> Tensor:
     return -(p * log_p).sum(-1)
 
 
-def _rows_of_chunk(states: States) -> int:
-    """Rows of logits that fit the limit of the device, at least one; 0 where there is no limit."""
-    limit = CHUNK_BYTES.get(states.hidden.device.type)
-    return 0 if limit is None else max(1, limit // (states.head.size * states.head.weight.element_size()))
+def chunk_rows(device: str, vocabulary: int, width: int) -> int:
+    """Rows of logits that exist at a time, at least one; 0 where there is no limit.
+
+    Args:
+        device: Its type.
+        vocabulary: V.
+        width: Bytes of a logit.
+    """
+    if device not in CHUNK_BYTES:
+        return 0
+    limit = max(CHUNK_BYTES[device], 4 * vocabulary * CHUNK_ROWS.get(device, 0))
+    return max(1, limit // (vocabulary * width))

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from tiny_states import N, V, chunks_of, ids, states
 
+from gopd_lightning import logprobs
 from gopd_lightning.logprobs import Head, States, token_logprobs
 
 
@@ -36,3 +37,12 @@ def test_temperature_and_softcap_shape_the_logits():
     plain = hidden @ weight.T
     torch.testing.assert_close(Head(weight, temperature=0.5).logits(hidden), plain / 0.5)
     torch.testing.assert_close(Head(weight, softcap=2.0).logits(hidden), 2 * torch.tanh(plain / 2))
+
+
+def test_a_chunk_has_96_mib_and_at_least_the_bytes_of_512_float32_rows():
+    assert logprobs.chunk_rows("cpu", 49152, 4) == 512
+    assert logprobs.chunk_rows("cpu", 151936, 4) == 512
+    assert logprobs.chunk_rows("cpu", 151936, 2) == 1024
+    assert logprobs.chunk_rows("cpu", 320, 4) == 96 * 2**20 // 1280
+    assert logprobs.chunk_rows("cuda", 151936, 4) == 2**30 // 607744
+    assert logprobs.chunk_rows("mps", 320, 4) == 0

@@ -23,4 +23,5 @@ def ids() -> torch.Tensor:
 def chunks_of(monkeypatch: pytest.MonkeyPatch, rows: int, block: int = 10**6) -> None:
     """Let chunks and blocks hold so many rows of logits over V ids."""
     monkeypatch.setattr(logprobs, "CHUNK_BYTES", {"cpu": 4 * rows * V})
+    monkeypatch.setattr(logprobs, "CHUNK_ROWS", {})
     monkeypatch.setattr(logprobs, "BLOCK_ELEMENTS", {"cpu": block * V})

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from gopd_lightning.logprobs import CHUNK_BYTES
+from gopd_lightning.logprobs import chunk_rows
 from gopd_lightning.models.folders import adapter_base, base_path
 from gopd_lightning.models.scoring import LINE_TOKENS, PADDED_TOKENS
 from gopd_lightning.models.specs import ModelSpec
@@ -195,7 +195,7 @@ def _train(run: Run, module: Any, needs: Needs, device: Device) -> dict[str, int
 def _logits(run: Run, needs: Needs, device: Device, models: int, rows: int) -> dict[str, int]:
     """Chunks of logits of so many models."""
     one = needs.vocabulary * needs.dtype.itemsize
-    limit = CHUNK_BYTES["cpu" if device.cpu else "cuda"]
-    chunk = min(max(1, limit // one), rows * run.response)
+    chunk = chunk_rows("cpu" if device.cpu else "cuda", needs.vocabulary, needs.dtype.itemsize)
+    chunk = min(chunk, rows * run.response)
     copies = 0 if device.cpu else _COPIES * needs.vocabulary * 4
     return {"logits": math.ceil(chunk * (one * models + copies))}

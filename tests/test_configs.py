@@ -95,7 +95,8 @@ def test_config_builds_and_trains_a_step_on_stand_ins(name, stand_ins, tmp_path,
     assert row["step"] == "1"
     assert float(row["train/grad_norm"]) >= 0
     assert (tmp_path / "run" / "checkpoints").is_dir()
-    assert (tmp_path / "run" / "student" / "model.safetensors").exists()
+    weights = "adapter_model" if "lora" in read(name)["model"]["init_args"]["student"] else "model"
+    assert (tmp_path / "run" / "student" / f"{weights}.safetensors").exists()
 
 
 # The paper's numbers: Tables 4 to 7 of arXiv 2602.12125

@@ -29,6 +29,8 @@ def torchrun(folder: Path, ranks: int = 2, check: bool = True, **settings: Any) 
     if not check:
         return None
     assert done.returncode == 0, done.stderr[-3000:]
+    ended = [(folder / f"{settings['out']}.ended.{rank}").read_text() for rank in range(ranks)]
+    assert ended == ["True"] * ranks, "a rank left its process group to the interpreter's end"
     return torch.load(folder / settings["out"], weights_only=True)
 
 

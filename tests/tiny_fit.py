@@ -6,7 +6,9 @@ FOLDER must hold what `prepare` makes. The result is FOLDER/<name>.pt: gradients
 the optimizer sees them), final weights, logged figures, and the rows' scores.
 """
 
+import atexit
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from gopd_callbacks.rollout import Rollout
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import distributed
 from torch.distributed.tensor import DTensor
 
 from gopd_lightning import FSDP2, GOPD, PromptData
@@ -45,7 +48,6 @@ class Record(Callback):
         for row in batch.rows:
             self.scores[trainer.global_step, row.prompt.uid] = row.scores
         if self.kill_at == trainer.global_step:
-            import os
             import signal
 
             os.kill(os.getpid(), signal.SIGKILL)
@@ -147,6 +149,9 @@ def one_file() -> FSDP2:
 
 def main() -> None:
     folder, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+    # registered first, it runs last: whether the process group was ended before the interpreter
+    ended = folder / f"{settings['out']}.ended.{os.environ.get('RANK', 0)}"
+    atexit.register(lambda: ended.write_text(str(not distributed.is_initialized())))
     trainer = settings.get("trainer", {})
     trainer["strategy"] = strategy_of(trainer.get("strategy", "auto"))
     out = fit(folder, build(folder, **settings.get("model", {})), **settings.get("fit", {}), **trainer)

@@ -1,7 +1,9 @@
-r"""Two verifiable domains for a model of 135 million weights: short sums, and short Python functions on lists.
+r"""Two verifiable domains for a model of 135 million weights: sums of three terms, and Python functions of two numbers.
 
 Both are asked as chats with one answered example, which says how an answer looks (\boxed{} or a fenced block): without
-it the model talks, and an expert would mostly learn the format.
+it the model talks, and an expert would mostly learn the format. The tasks are as easy as they are because the base
+solves 5 to 15 % of them when sampled at temperature 1; of harder ones (stories, functions on lists) it solves next to
+none, and reinforcement learning has nothing to start from.
 """
 
 import json
@@ -12,14 +14,10 @@ from typing import NamedTuple
 
 Row = dict[str, object]
 _TESTS = 6
-_NAMES = ("Tom", "Ann", "Sam", "Eva", "Max", "Mia")
-_THINGS = ("books", "pens", "coins", "eggs", "cards", "nuts")
-_GAINS = ("buys", "finds", "wins")
-_LOSSES = ("sells", "loses", "gives away")
 
 
 def math_rows(rng: Random) -> Iterator[Row]:
-    """Endless sums of two to four terms, half of them as stories; no two alike.
+    """Endless sums of three terms; no two alike.
 
     Args:
         rng: Source of chance.
@@ -27,37 +25,36 @@ def math_rows(rng: Random) -> Iterator[Row]:
     seen = set()
     while True:
         terms = _terms(rng)
-        question = _sum(terms) if rng.random() < 0.5 else _story(terms, rng)
+        question = _sum(terms)
         if question not in seen:
             seen.add(question)
             yield _row("math", _MATH_EXAMPLE, question, str(sum(terms)))
 
 
 def code_rows(rng: Random) -> Iterator[Row]:
-    """Every function once, in random order: which numbers of a list, what is made of each, what of all.
+    """Every function once, in random order: an operation, and what it is done with.
 
     Args:
         rng: Source of chance.
     """
-    tasks = list(product(_REDUCTIONS, _CHANGES, _CHOICES))
+    tasks = list(product(_OPERATIONS, _TERMS, _TERMS + _NUMBERS))
     rng.shuffle(tasks)
-    for task in tasks:
-        reduction, change, choice = (part.words for part in task)
-        words = reduction.format(change.format(choice))
-        question = f"Write a Python function f(xs) that returns {words} in the list xs."
-        yield _row("code", _CODE_EXAMPLE, question, _tests(*task, rng))
+    for operation, one, other in tasks:
+        words = operation.words.format(one.words, other.words)
+        question = f"Write a Python function f(x, y) that returns {words}."
+        yield _row("code", _CODE_EXAMPLE, question, _tests(operation, one, other, rng))
 
 
 # Sums
 
-_MATH_EXAMPLE = ("Calculate 20 + 5 - 3. Write the answer in \\boxed{}.", "20 + 5 = 25\n25 - 3 = 22\n\\boxed{22}")
+_MATH_EXAMPLE = ("Calculate 14 - 5 + 7. Write the answer in \\boxed{}.", "14 - 5 = 9\n9 + 7 = 16\n\\boxed{16}")
 
 
 def _terms(rng: Random) -> list[int]:
     """Signed numbers whose partial sums stay at or above 0."""
-    terms = [rng.randint(2, 99)]
-    for _ in range(rng.choice((1, 2, 2, 3))):
-        size = rng.randint(2, 60)
+    terms = [rng.randint(2, 20)]
+    for _ in range(2):
+        size = rng.randint(2, 15)
         terms.append(size if rng.random() < 0.5 or size > sum(terms) else -size)
     return terms
 
@@ -67,74 +64,45 @@ def _sum(terms: list[int]) -> str:
     return f"Calculate {written}. Write the answer in \\boxed{{}}."
 
 
-def _story(terms: list[int], rng: Random) -> str:
-    name, thing = rng.choice(_NAMES), rng.choice(_THINGS)
-    happened = (f"{name} {rng.choice(_GAINS if term > 0 else _LOSSES)} {abs(term)} {thing}." for term in terms[1:])
-    told = " ".join(happened)
-    return f"{name} has {terms[0]} {thing}. {told} How many {thing} does {name} have? Write the answer in \\boxed{{}}."
-
-
 # Functions
 
 _CODE_EXAMPLE = (
-    "Write a Python function f(xs) that returns the last of the numbers in the list xs.",
-    "```python\ndef f(xs):\n    return xs[-1]\n```",
+    "Write a Python function f(x, y) that returns 5 times x minus y.",
+    "```python\ndef f(x, y):\n    return 5 * x - y\n```",
 )
 
 
 class _Part(NamedTuple):
-    """A part of a description and what it means."""
+    """A part of a description, and what it means: of x and y, or of two values."""
 
     words: str
-    of: Callable[..., object]
+    of: Callable[[int, int], int]
 
 
-def _product(numbers: list[int]) -> int:
-    found = 1
-    for number in numbers:
-        found *= number
-    return found
-
-
-_REDUCTIONS = (
-    _Part("the sum of {}", sum),
-    _Part("the number of {}", len),
-    _Part("the largest of {}", max),
-    _Part("the smallest of {}", min),
-    _Part("the product of {}", _product),
-    _Part("the first of {}", lambda found: found[0]),
-    _Part("a list of {}", list),
-    _Part("a sorted list of {}", sorted),
+_OPERATIONS = (
+    _Part("{} plus {}", lambda a, b: a + b),
+    _Part("{} minus {}", lambda a, b: a - b),
+    _Part("the product of {} and {}", lambda a, b: a * b),
+    _Part("the difference of {} and {}", lambda a, b: a - b),
+    _Part("the larger of {} and {}", max),
+    _Part("the smaller of {} and {}", min),
 )
-_CHANGES = (
-    _Part("{}", lambda x: x),
-    _Part("the squares of {}", lambda x: x * x),
-    _Part("the cubes of {}", lambda x: x**3),
-    _Part("the absolute values of {}", abs),
-    *(_Part(f"{k} times {{}}", lambda x, k=k: k * x) for k in range(2, 6)),
-    *(_Part(f"{k} plus {{}}", lambda x, k=k: k + x) for k in range(1, 6)),
+_TERMS = (
+    _Part("x", lambda x, y: x),
+    _Part("y", lambda x, y: y),
+    _Part("the square of x", lambda x, y: x * x),
+    _Part("the square of y", lambda x, y: y * y),
+    *(_Part(f"{k} times x", lambda x, y, k=k: k * x) for k in range(2, 10)),
+    *(_Part(f"{k} times y", lambda x, y, k=k: k * y) for k in range(2, 10)),
 )
-_CHOICES = (
-    _Part("the numbers", lambda x: True),
-    _Part("the even numbers", lambda x: x % 2 == 0),
-    _Part("the odd numbers", lambda x: x % 2 == 1),
-    _Part("the positive numbers", lambda x: x > 0),
-    _Part("the negative numbers", lambda x: x < 0),
-    *(_Part(f"the numbers greater than {k}", lambda x, k=k: x > k) for k in range(1, 8)),
-    *(_Part(f"the numbers less than {k}", lambda x, k=k: x < k) for k in range(1, 8)),
-    *(_Part(f"the multiples of {k}", lambda x, k=k: x % k == 0) for k in (3, 4, 5)),
-)
+_NUMBERS = tuple(_Part(str(k), lambda x, y, k=k: k) for k in range(1, 10))
 
 
-def _tests(reduction: _Part, change: _Part, choice: _Part, rng: Random) -> str:
-    """Inputs and outputs as verl writes them; every input has a number that is chosen."""
-    inputs: list[list[int]] = []
-    while len(inputs) < _TESTS:
-        xs = [rng.randint(-9, 12) for _ in range(rng.randint(4, 8))]
-        if any(map(choice.of, xs)):
-            inputs.append(xs)
-    outputs = [reduction.of([change.of(x) for x in xs if choice.of(x)]) for xs in inputs]
-    return json.dumps({"fn_name": "f", "inputs": [[xs] for xs in inputs], "outputs": outputs})
+def _tests(operation: _Part, one: _Part, other: _Part, rng: Random) -> str:
+    """Inputs and outputs as verl writes them."""
+    inputs = [(rng.randint(-9, 12), rng.randint(-9, 12)) for _ in range(_TESTS)]
+    outputs = [operation.of(one.of(x, y), other.of(x, y)) for x, y in inputs]
+    return json.dumps({"fn_name": "f", "inputs": inputs, "outputs": outputs})
 
 
 def _row(domain: str, example: tuple[str, str], question: str, answer: str) -> Row:

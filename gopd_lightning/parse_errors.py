@@ -173,7 +173,9 @@ def _flag(leaf: str, arguments: Sequence[str]) -> str | None:
 
 
 def _near(name: str, known: Sequence[str], parent: str = "") -> str:
-    """A question about the most similar name, if there is one."""
+    """A question about the most similar name, if there is one; a name that is known has its place elsewhere."""
+    if name in known:
+        return " here"
     near = get_close_matches(name, known, n=1)
     if not near:
         return ""

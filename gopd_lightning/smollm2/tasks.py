@@ -8,6 +8,7 @@ none, and reinforcement learning has nothing to start from.
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from random import Random
 from typing import NamedTuple
@@ -79,6 +80,18 @@ class _Part(NamedTuple):
     of: Callable[[int, int], int]
 
 
+def _times_x(k: int, x: int, y: int) -> int:
+    return k * x
+
+
+def _times_y(k: int, x: int, y: int) -> int:
+    return k * y
+
+
+def _number(k: int, x: int, y: int) -> int:
+    return k
+
+
 _OPERATIONS = (
     _Part("{} plus {}", lambda a, b: a + b),
     _Part("{} minus {}", lambda a, b: a - b),
@@ -92,10 +105,10 @@ _TERMS = (
     _Part("y", lambda x, y: y),
     _Part("the square of x", lambda x, y: x * x),
     _Part("the square of y", lambda x, y: y * y),
-    *(_Part(f"{k} times x", lambda x, y, k=k: k * x) for k in range(2, 10)),
-    *(_Part(f"{k} times y", lambda x, y, k=k: k * y) for k in range(2, 10)),
+    *(_Part(f"{k} times x", partial(_times_x, k)) for k in range(2, 10)),
+    *(_Part(f"{k} times y", partial(_times_y, k)) for k in range(2, 10)),
 )
-_NUMBERS = tuple(_Part(str(k), lambda x, y, k=k: k) for k in range(1, 10))
+_NUMBERS = tuple(_Part(str(k), partial(_number, k)) for k in range(1, 10))
 
 
 def _tests(operation: _Part, one: _Part, other: _Part, rng: Random) -> str:

@@ -12,27 +12,22 @@ from gopd_lightning.smollm2.__main__ import SPLITS, write_data
 from gopd_lightning.smollm2.tasks import code_rows, math_rows
 from gopd_lightning.verifiers import MathVerifier, ProgramVerifier
 
-CHANGES = ((r"the squares of ", "x * x"), (r"the cubes of ", "x ** 3"), (r"the absolute values of ", "abs(x)"))
-CHANGES += ((r"(\d) times ", "{} * x"), (r"(\d) plus ", "{} + x"))
-CHOICES = ((r"even", "x % 2 == 0"), (r"odd", "x % 2 == 1"), (r"positive", "x > 0"), (r"negative", "x < 0"))
-CHOICES += ((r"greater than (\d)", "x > {}"), (r"less than (\d)", "x < {}"), (r"multiples of (\d)", "x % {} == 0"))
-REDUCTIONS = {"sum": "sum", "number": "len", "largest": "max", "smallest": "min", "product": "prod"}
-REDUCTIONS |= {"first": "next", "a sorted list": "sorted", "a list": "list"}
+OPERATIONS = {"product": "{} * {}", "difference": "{} - {}", "larger": "max({}, {})", "smaller": "min({}, {})"}
 
 
-def understood(table, words, otherwise):
-    """The expression of the first pattern that is in the words."""
-    found = ((re.search(pattern, words), expression) for pattern, expression in table)
-    return next((expression.format(*match.groups()) for match, expression in found if match), otherwise)
+def value(words):
+    """The expression of a term: x, 3 times y, the square of x, 7."""
+    return words.replace(" times ", " * ").replace("the square of x", "x ** 2").replace("the square of y", "y ** 2")
 
 
 def program(question):
     """A reading of the description that shares nothing with the generator."""
-    words = re.search(r"returns (.*) in the list xs", question)[1]
-    reduce = next(name for said, name in REDUCTIONS.items() if words.startswith((said, f"the {said}")))
-    values = f"({understood(CHANGES, words, 'x')} for x in xs if {understood(CHOICES, words, 'True')})"
-    values = f"list{values}" if reduce == "len" else values
-    return f"```python\nfrom math import prod\ndef f(xs):\n    return {reduce}({values})\n```"
+    words = re.search(r"returns (.*)\.", question)[1]
+    if named := re.fullmatch(r"the (product|difference|larger|smaller) of (.*) and (.*)", words):
+        expression = OPERATIONS[named[1]].format(value(named[2]), value(named[3]))
+    else:
+        expression = value(words).replace(" plus ", " + ").replace(" minus ", " - ")
+    return f"```python\ndef f(x, y):\n    return {expression}\n```"
 
 
 def grade(verifier, rows, responses):
@@ -59,18 +54,15 @@ def test_a_program_that_does_what_is_said_earns_one_and_its_neighbour_mostly_not
     rows = list(islice(code_rows(Random(0)), 300))
     written = [program(question(row)) for row in rows]
     assert grade(programs, rows, written) == [1.0] * len(rows)
-    assert sum(grade(programs, rows, written[1:] + written[:1])) < 0.02 * len(rows)
+    assert sum(grade(programs, rows, written[1:] + written[:1])) < 0.1 * len(rows)
 
 
-def test_the_answer_of_a_sum_is_its_value_and_a_story_says_the_same():
+def test_the_answer_of_a_sum_is_its_value_and_never_below_zero():
     rows = list(islice(math_rows(Random(0)), 300))
-    boxed = []
-    for row in rows:
-        said = re.sub(r"(sells|loses|gives away) ", "-", question(row))
-        said = re.sub(r"([-+]) (\d)", r"\1\2", said)
-        boxed.append(f"\\boxed{{{sum(map(int, re.findall(r'[-+]?[0-9]+', said)))}}}")
-    assert grade(MathVerifier(), rows, boxed) == [1.0] * len(rows)
-    assert sum("has" in question(row) for row in rows) > 100
+    values = [eval(re.search(r"Calculate (.*)\. Write", question(row))[1]) for row in rows]
+    assert grade(MathVerifier(), rows, [f"\\boxed{{{value}}}" for value in values]) == [1.0] * len(rows)
+    assert min(values) >= 0
+    assert grade(MathVerifier(), rows, [f"\\boxed{{{value + 1}}}" for value in values]) == [0.0] * len(rows)
 
 
 def test_files_are_the_same_again_and_no_prompt_is_in_two_splits(tmp_path):

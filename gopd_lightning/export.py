@@ -12,11 +12,12 @@ import torch
 import yaml
 from torch import Tensor, nn
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.models.folders import DTYPES, adapter_base, check_model, generation_config, load_tokenizer
-from gopd_lightning.models.specs import ModelSpec
+from gopd_lightning.models.loading import load_student
+from gopd_lightning.models.specs import StudentSpec
 
 PREFIX = "student."
 
@@ -41,7 +42,7 @@ def save_hf(
 
 
 def export_run(run: str, out: str, ckpt: str = "last", dtype: str | None = None) -> None:
-    """Write the student of a run's checkpoint as a Hugging Face folder.
+    """Write the student of a run's checkpoint as a Hugging Face folder; of one with a PEFT adapter, the adapter.
 
     Args:
         run: The run folder.
@@ -50,7 +51,7 @@ def export_run(run: str, out: str, ckpt: str = "last", dtype: str | None = None)
         dtype: float32, bfloat16 or float16; None keeps the checkpoint's.
 
     Raises:
-        InputError: No such run or checkpoint, an unknown dtype, or a student that is an adapter.
+        InputError: No such run or checkpoint, or an unknown dtype.
     """
     if dtype is not None and dtype not in DTYPES:
         raise InputError(f"--dtype {dtype} is unknown; known: {', '.join(DTYPES)}")
@@ -59,15 +60,23 @@ def export_run(run: str, out: str, ckpt: str = "last", dtype: str | None = None)
     config = check_model(student, "model.student")
     if config.tie_word_embeddings:
         state.pop("lm_head.weight", None)
-    model: Any = AutoModelForCausalLM.from_config(config, dtype=next(iter(state.values())).dtype)
+    model: Any = _model(student, config, next(iter(state.values())).dtype)
     _load(model, state, run)
-    model.generation_config = generation_config(student.path) or model.generation_config
     if dtype is not None:
         model.to(getattr(torch, dtype))
     save_hf(model, model.state_dict(), load_tokenizer(student, "model.student"), Path(out))
 
 
-def _student_of(run: Path) -> ModelSpec:
+def _model(student: StudentSpec, config: PretrainedConfig, dtype: torch.dtype) -> nn.Module:
+    """The model that the checkpoint's weights belong to."""
+    if student.lora is not None or adapter_base(student.path):
+        return load_student(student)
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    model.generation_config = generation_config(student.path) or model.generation_config
+    return model  # type: ignore[no-any-return]
+
+
+def _student_of(run: Path) -> StudentSpec:
     """The student that the run's config.yaml names."""
     file = run / "config.yaml"
     if not file.is_file():
@@ -77,9 +86,7 @@ def _student_of(run: Path) -> ModelSpec:
         path = spec["path"]
     except (KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{file} names no model.init_args.student.path") from error
-    if spec.get("lora") or adapter_base(path):
-        raise InputError(f"{file}: the student is a PEFT adapter, which export does not write; merge it by PEFT")
-    return ModelSpec(path=path)
+    return StudentSpec(path=path, lora=spec.get("lora"))
 
 
 def _checkpoint(run: Path, name: str) -> Path:

@@ -9,10 +9,13 @@ import tiny_fit
 import torch
 import yaml
 from gopd_callbacks.hf_export import HFExport
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from gopd_lightning.errors import InputError
 from gopd_lightning.export import export_run
+from gopd_lightning.models.folders import adapter_base
+from gopd_lightning.models.specs import StudentSpec
 
 HERE = Path(__file__).parent
 SHARDED = """
@@ -132,10 +135,20 @@ def test_bad_input_is_refused_in_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_adapter_students_are_refused_by_name(done: dict[str, Any], tmp_path: Path) -> None:
-    write_config(tmp_path, {"path": str(done["folder"] / "base"), "lora": {"r": 4}})
-    with pytest.raises(InputError, match="PEFT adapter"):
-        export_run(str(tmp_path), str(tmp_path / "out"))
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_of_a_student_with_an_adapter_the_adapter_is_written(done: dict[str, Any], tmp_path: Path, dtype: str) -> None:
+    folder, lora = done["folder"], {"r": 2, "target_modules": "all-linear"}
+    student = StudentSpec(path=str(folder / "base"), lora=lora)
+    module, run = tiny_fit.build(folder, student=student), folder / f"adapter-{dtype}"
+    tiny_fit.fit(folder, module, run=run.name, callbacks=(HFExport(),), enable_checkpointing=True)
+    write_config(run, {"path": str(folder / "base"), "lora": lora})
+    export_run(str(run), str(tmp_path / "out"), dtype=dtype)
+    left, written = (load_file(path / "adapter_model.safetensors") for path in (run / "student", tmp_path / "out"))
+    assert left.keys() == written.keys()
+    assert any(tensor.any() for name, tensor in left.items() if "lora_B" in name)
+    wanted = torch.float32 if dtype is None else torch.bfloat16
+    assert all(torch.equal(left[name].to(wanted), written[name]) for name in left)
+    assert adapter_base(str(tmp_path / "out")) == str(folder / "base")
 
 
 def test_checkpoint_of_another_model_is_refused(done: dict[str, Any], tmp_path: Path) -> None:

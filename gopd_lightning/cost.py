@@ -2,7 +2,7 @@
 
 Counted are multiply and add as two FLOPs of matrix products and attention under a causal mask; norms, activations and
 softmax are left out. Nothing that a step may do twice is counted twice: no padding, no recompute in the backward
-pass, and a prompt is read once for its samples except where gradients flow through it.
+pass, and what prompts begin with alike is read once, also with gradient.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 from transformers.pytorch_utils import Conv1D
 
 from gopd_lightning.models.scoring import unwrapped
-from gopd_lightning.records import Row, groups
+from gopd_lightning.records import Row, common_beginning, groups
 
 ADAM_BYTES = 28  # a float32 parameter: itself and two moments read and written, its gradient read
 _UNKNOWN = ("num_experts", "num_local_experts", "n_routed_experts", "kv_lora_rank")  # experts, latent attention
@@ -28,7 +28,7 @@ class Scored:
 
     Attributes:
         model: `student`, or the name of the frozen model in the routing.
-        real: Token positions of real tokens that went through the trunk; a shared prompt counts once.
+        real: Token positions of real tokens that went through the trunk; what rows share counts once.
         padded: Token positions that went through the trunk at all.
         head: A frozen model's head ran in scoring too; otherwise the objective runs it, in the update.
     """
@@ -61,10 +61,14 @@ class Shape:
 
 
 class Lengths(NamedTuple):
-    """Token counts of one prompt and of the responses that were sampled for it."""
+    """Token counts of one prompt and of the responses that were sampled for it.
+
+    `shared` are those of the prompt that another one of the step begins with, and that need not be read again.
+    """
 
     prompt: int
     responses: tuple[int, ...]
+    shared: int = 0
 
 
 class Rates(NamedTuple):
@@ -144,39 +148,39 @@ def shape_of(model: nn.Module, vocabulary: int) -> Shape | None:
 
 
 def lengths_of(rows: Sequence[Row], reader: str = "student") -> list[Lengths]:
-    """Prompts and responses of rows, samples of one prompt side by side.
+    """Prompts and responses of rows, samples of one prompt side by side, prompts in the order of a dictionary.
 
     Args:
         rows: The rows.
         reader: The model that reads the prompts.
     """
-    return [
-        Lengths(len(group[0].prompt.ids_for(reader)), tuple(len(row.completion.ids) for row in group))
-        for group in groups(rows)
-    ]
+    found, before = list[Lengths](), list[int]()
+    for prompt, group in sorted(
+        ((list(g[0].prompt.ids_for(reader)), g) for g in groups(rows)), key=lambda pair: pair[0]
+    ):
+        responses = tuple(len(row.completion.ids) for row in group)
+        found.append(Lengths(len(prompt), responses, common_beginning(before, prompt)))
+        before = prompt
+    return found
 
 
 def scoring_flops(shape: Shape, rows: Sequence[Lengths]) -> float:
     """Trunk of a forward pass, each prompt read once; the last token predicts nothing and is not read."""
-    tokens = pairs = 0
-    for prompt, responses in rows:
-        tokens += prompt + sum(responses) - len(responses)
-        once = _pairs(prompt)
-        pairs += once + sum(_pairs(prompt + response - 1) - once for response in responses)
+    tokens, pairs = _read(rows)
     return 2 * shape.body * tokens + shape.attention * pairs
 
 
 def head_flops(shape: Shape, rows: Sequence[Lengths]) -> float:
     """Head of a forward pass at the positions that predict response tokens."""
-    return 2 * shape.head * sum(sum(responses) for _, responses in rows)
+    return 2 * shape.head * sum(sum(row.responses) for row in rows)
 
 
 def training_flops(shape: Shape, rows: Sequence[Lengths]) -> float:
     """Forward and backward pass: 6 FLOPs a trained weight and token, 4 a frozen one that gradients pass through."""
-    lengths = [prompt + response - 1 for prompt, responses in rows for response in responses]
-    body = (4 * shape.body + 2 * shape.body_trained) * sum(lengths)
-    head = (4 * shape.head + 2 * shape.head_trained) * sum(sum(responses) for _, responses in rows)
-    return body + head + 3 * shape.attention * sum(map(_pairs, lengths))
+    tokens, pairs = _read(rows)
+    body = (4 * shape.body + 2 * shape.body_trained) * tokens
+    head = (4 * shape.head + 2 * shape.head_trained) * sum(sum(row.responses) for row in rows)
+    return body + head + 3 * shape.attention * pairs
 
 
 def generation(member: Member, rows: Sequence[Lengths]) -> Work:
@@ -189,8 +193,8 @@ def generation(member: Member, rows: Sequence[Lengths]) -> Work:
         rows: What was sampled.
     """
     shape, rates, width = member.shape, member.rates, member.dtype.itemsize
-    read = 2 * shape.body * sum(row.prompt for row in rows) + 2 * shape.head * len(rows)
-    read += shape.attention * sum(_pairs(row.prompt) for row in rows)
+    tokens, pairs = _read([row._replace(responses=()) for row in rows])
+    read = 2 * shape.body * tokens + 2 * shape.head * len(rows) + shape.attention * pairs
     weights = width * (shape.body + shape.head)
     matmul, limit = _work(read, weights, rates)
     for active, keys in _decoded(rows):
@@ -225,10 +229,10 @@ def step_work(
 def _decoded(rows: Sequence[Lengths]) -> Iterator[tuple[int, int]]:
     """Sequences that are read and keys that they attend to, pass by pass: the last token drawn is never read."""
     ended, prompts = Counter[int](), Counter[int]()  # by length of the response
-    for prompt, responses in rows:
-        for response in responses:
+    for row in rows:
+        for response in row.responses:
             ended[response] += 1
-            prompts[response] += prompt
+            prompts[response] += row.prompt
     active, keys_of_prompts = ended.total(), prompts.total()
     for position in range(1, max(ended, default=0)):
         active -= ended[position]
@@ -240,6 +244,16 @@ def _work(flops: float, moved: float, rates: Rates) -> Work:
     """Work of one pass, bound by its FLOPs or by the bytes that it moves."""
     matmul = flops / rates.flops
     return Work(matmul, max(matmul, moved / rates.bytes))
+
+
+def _read(rows: Sequence[Lengths]) -> tuple[int, int]:
+    """Tokens that go through the trunk, and query-key pairs of its attention."""
+    tokens = pairs = 0
+    for prompt, responses, shared in rows:
+        tokens += prompt - shared + sum(responses) - len(responses)
+        once = _pairs(prompt)
+        pairs += once - _pairs(shared) + sum(_pairs(prompt + response - 1) - once for response in responses)
+    return tokens, pairs
 
 
 def _pairs(length: int) -> int:

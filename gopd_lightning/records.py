@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from torch import Tensor
@@ -163,6 +164,18 @@ def groups(rows: Sequence[Row]) -> list[list[Row]]:
             found.append([])
         found[-1].append(row)
     return found
+
+
+def common_beginning(one: TokenIds, other: TokenIds) -> int:
+    """Tokens that two rows begin with alike.
+
+    Of rows in the order of a dictionary, none begins like a row for longer than the one before it.
+
+    Args:
+        one: Token ids.
+        other: Token ids.
+    """
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def micro_batches(

@@ -18,6 +18,7 @@ from transformers import (
 
 from gopd_lightning import cost
 from gopd_lightning.cost import Lengths, Member, Models, Rates, Shape, shape_of
+from gopd_lightning.records import Completion, Prompt, Row
 
 PROMPT, RESPONSE, ROWS = 24, 17, 3
 SIZES: dict[str, Any] = {
@@ -127,13 +128,35 @@ def test_models_whose_cost_is_not_in_their_shapes_are_unknown(config):
     assert shape_of(model(config), 80) is None
 
 
-def test_a_prompt_is_read_once_for_its_samples_in_scoring_and_once_each_in_training():
+def test_a_prompt_is_read_once_for_its_samples():
     apart = [Lengths(30, (7,)), Lengths(30, (11,))]
     together = [Lengths(30, (7, 11))]
-    prompt = cost.scoring_flops(SHAPE, [Lengths(30, (1,))])  # a response of one token is not read
-    assert cost.scoring_flops(SHAPE, together) == cost.scoring_flops(SHAPE, apart) - prompt
-    assert cost.training_flops(SHAPE, together) == cost.training_flops(SHAPE, apart)
+    alone = [Lengths(30, (1,))]  # a response of one token is not read
+    for flops in (cost.scoring_flops, lambda shape, rows: cost.training_flops(shape, rows) - head(shape, rows)):
+        assert flops(SHAPE, together) == flops(SHAPE, apart) - flops(SHAPE, alone)
     assert cost.head_flops(SHAPE, together) == cost.head_flops(SHAPE, apart) == 2 * 300 * 18
+
+
+def head(shape: Shape, rows: list[Lengths]) -> float:
+    return 3 * cost.head_flops(shape, rows)
+
+
+def test_what_prompts_begin_with_alike_is_read_once():
+    prompts = [[1, 2, 3, 4], [1, 2, 5], [1, 2, 3, 4], [6]]
+    rows = [
+        Row(
+            prompt=Prompt(uid=i, domain="math", dataset="math", text="", ids=ids),
+            completion=Completion(ids=[9] * 3, finished=True),
+        )
+        for i, ids in enumerate(prompts)
+    ]
+    found = cost.lengths_of(rows)
+    assert found == [(4, (3,), 0), (4, (3,), 4), (3, (3,), 2), (1, (3,), 0)]
+    tokens = 4 + 1 + 1 + 4 * 2
+    assert cost.scoring_flops(Shape(1000, 0, 0, 0, 0, 0), found) == 2000 * tokens
+    lone = cost.scoring_flops(SHAPE, [Lengths(4, (3,))])
+    again = cost.scoring_flops(SHAPE, [Lengths(4, (3,), 4)])
+    assert lone - again == cost.scoring_flops(SHAPE, [Lengths(4, (1,))])
 
 
 def test_generating_takes_the_flops_of_scoring_where_bytes_are_free():

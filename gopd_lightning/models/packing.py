@@ -1,15 +1,17 @@
-"""Rows laid end to end: no padding, and a prompt computed once for all the rows that share it.
+"""Rows laid end to end: no padding, and a beginning that rows share computed once for all of them.
 
 Everything in a decoder but its attention treats tokens one by one, so the tokens of many rows may stand in one line.
-Attention is given the spans of the line that belong together. It works on whole rows, the shared prompt's queries
-among them, and throws those away again: cheaper than a mask, and never dearer than rows that share nothing.
+In the order of a dictionary, a row begins like the one before it for longer than like any other: with a system prompt,
+worked examples, or the whole prompt of another sample. Only what differs is new in the line. Attention is given whole
+rows, put together from the pieces of the line, and gives back the new part of each: cheaper than a mask, and never
+dearer than rows that share nothing.
 
 Models that mix tokens elsewhere (recurrences, convolutions) or ask more of their attention than a softmax over what
 came before (soft caps, sinks, windows shorter than a row) are refused with `UnknownAttentionError`.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 from weakref import WeakSet
 
@@ -19,32 +21,20 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gopd_lightning.attention import UnknownAttentionError, attending_by, check_plain
-from gopd_lightning.records import TokenIds
+from gopd_lightning.records import TokenIds, common_beginning
 
 _NAME = "gopd_packed"  # no mask function goes by this name, so that models make no mask
-
-
-@dataclass(frozen=True)
-class Span:
-    """Tokens start to stop of the line, which attend to one another and to an earlier prompt (or none)."""
-
-    start: int
-    stop: int
-    prompt: slice | None = None
-
-    @property
-    def length(self) -> int:
-        """Tokens of the row, those of the earlier prompt included."""
-        return self.stop - self.start + (0 if self.prompt is None else self.prompt.stop - self.prompt.start)
 
 
 class Line:
     """Rows in one line, as a model takes them.
 
+    Rows may come in any order; each shares its beginning with the one before it.
+
     Attributes:
-        ids: Token ids (T), each distinct prompt once, last response tokens left out (they predict nothing).
+        ids: Token ids (T), what a row shares with the one before left out, and so is the last response token of each
+            row, which predicts nothing.
         places: Position (T) of each token in its row.
-        spans: What attends to what; in order they cover the line.
         picked: Positions (N) of the line that predict the response tokens, in row order.
         attended: Calls of the attention so far.
     """
@@ -52,54 +42,88 @@ class Line:
     def __init__(self, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> None:
         self.ids: list[int] = []
         self.places: list[int] = []
-        self.spans: list[Span] = []
         self.picked: list[int] = []
         self.attended = 0
-        self._prompts: dict[tuple[int, ...], slice] = {}
+        self._rows: list[list[slice]] = []  # the parts of the line that make up each row with new tokens
+        self._new: list[int] = []  # how many of its tokens, the last ones, are new
+        row: list[int] = []
+        positions: list[int] = []
         for prompt, response in zip(prompts, responses, strict=True):
-            self._add(tuple(prompt), response)
+            before, row = row, [*prompt, *response[:-1]]
+            positions = self._append(row, positions[: common_beginning(before, row)])
+            self.picked += positions[len(prompt) - 1 :]
+        self._cut()
 
     def __len__(self) -> int:
         return len(self.ids)
 
-    def _add(self, prompt: tuple[int, ...], response: TokenIds) -> None:
-        """Append a row: whole when its prompt is new, else its response only."""
-        start, shared = len(self.ids), self._prompts.get(prompt)
-        body = list(response[:-1])
-        if shared is None:
-            self._prompts[prompt] = slice(start, start + len(prompt))
-            self._append([*prompt, *body], 0)
-            self.spans.append(Span(start, len(self.ids)))
-        elif body:
-            self._append(body, len(prompt))
-            self.spans.append(Span(start, len(self.ids), shared))
-        self.picked += [self._prompts[prompt].stop - 1, *range(len(self.ids) - len(body), len(self.ids))]
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row, without its last one."""
+        return max(self.places) + 1
 
-    def _append(self, ids: list[int], first: int) -> None:
-        self.ids += ids
-        self.places += range(first, first + len(ids))
+    def _append(self, row: list[int], shared: list[int]) -> list[int]:
+        """Add what is new in a row; the positions of all of it."""
+        first = len(self.ids)
+        self.ids += row[len(shared) :]
+        self.places += range(len(shared), len(row))
+        positions = [*shared, *range(first, len(self.ids))]
+        if first < len(self.ids):
+            self._rows.append(_runs(positions))
+            self._new.append(len(self.ids) - first)
+        return positions
+
+    def _cut(self) -> None:
+        """Cut the line wherever a row begins, ends or leaves another: rows are then made of whole pieces."""
+        cuts = sorted({edge for row in self._rows for part in row for edge in (part.start, part.stop)})
+        self._sizes = [stop - start for start, stop in pairwise(cuts)]
+        at = {edge: number for number, edge in enumerate(cuts)}
+        self._pieces = [[i for part in row for i in range(at[part.start], at[part.stop])] for row in self._rows]
+
+    def rows(self, states: Tensor) -> list[Tensor]:
+        """The states of whole rows, those with new tokens, from those of the line.
+
+        Args:
+            states: (1, heads, T, size).
+
+        Returns:
+            (1, heads, row, size) of each.
+        """
+        pieces = torch.split(
+            states, self._sizes, 2
+        )  # the gradient of one split is one line, that of each slice another
+        return [torch.cat([pieces[i] for i in row], 2) if len(row) > 1 else pieces[row[0]] for row in self._pieces]
+
+    def joined(self, rows: Sequence[Tensor]) -> Tensor:
+        """The states (1, T, heads, size) of the line from those of whole rows, (1, row, heads, size) each."""
+        return torch.cat([row[:, row.shape[1] - new :] for row, new in zip(rows, self._new, strict=True)], 1)
 
 
-def by_prompt(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], max_tokens: int) -> list[list[int]]:
-    """Row numbers in lots that make lines of at most `max_tokens`, the rows of a prompt side by side.
+def lots_of(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], max_tokens: int) -> list[list[int]]:
+    """Row numbers in lots that make lines of at most `max_tokens`, rows that begin alike side by side.
 
     Args:
         prompts: Prompt ids of each row.
         responses: Response ids of each row.
         max_tokens: Tokens of a line; a longer row gets a line of its own.
     """
-    keys = [tuple(prompt) for prompt in prompts]
-    seen = {key: i for i, key in reversed(list(enumerate(keys)))}
+    rows = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
     lots: list[list[int]] = []
-    used, last = max_tokens, None
-    for i in sorted(range(len(keys)), key=lambda i: seen[keys[i]]):
-        more = len(responses[i]) - 1 + (0 if keys[i] == last else len(keys[i]))
-        if used + more > max_tokens:
+    used, last = max_tokens, list[int]()
+    for i in sorted(range(len(rows)), key=rows.__getitem__):
+        new = len(rows[i]) - common_beginning(last, rows[i])
+        if used + new > max_tokens:
             lots.append([])
-            used, more = 0, len(responses[i]) - 1 + len(keys[i])
+            used, new = 0, len(rows[i])
         lots[-1].append(i)
-        used, last = used + more, keys[i]
+        used, last = used + new, rows[i]
     return lots
+
+
+def _runs(positions: Sequence[int]) -> list[slice]:
+    """Rising positions as the stretches that they are made of."""
+    edges = [0, *(i + 1 for i, (a, b) in enumerate(pairwise(positions)) if b != a + 1), len(positions)]
+    return [slice(positions[start], positions[stop - 1] + 1) for start, stop in pairwise(edges)]
 
 
 def packs(model: nn.Module) -> bool:
@@ -150,7 +174,7 @@ def packed_attention(
     is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention over the spans of a line, in the form that transformers calls it.
+    """Attention over the rows of a line, in the form that transformers calls it.
 
     Args:
         module: The attention layer.
@@ -174,21 +198,12 @@ def packed_attention(
     check_plain({**kwargs, "attention_mask": attention_mask, "dropout": dropout or None})
     if line is None:
         raise UnknownAttentionError("another attention in between")
-    if sliding_window is not None and any(span.length > sliding_window for span in line.spans):
+    if sliding_window is not None and line.longest > sliding_window:
         raise UnknownAttentionError("sliding_window")
     line.attended += 1
-    parts = []
-    for span in line.spans:
-        row = (_row(tensor, span) for tensor in (query, key, value))
-        out, _ = sdpa_attention_forward(module, *row, None, scaling=scaling, is_causal=True)
-        parts.append(out[:, span.start - span.stop :])
-    return torch.cat(parts, 1), None
-
-
-def _row(tensor: Tensor, span: Span) -> Tensor:
-    """A row's own part of a (1, heads, T, size) tensor, its prompt before it."""
-    own = tensor[:, :, span.start : span.stop]
-    return own if span.prompt is None else torch.cat([tensor[:, :, span.prompt], own], 2)
+    rows = zip(line.rows(query), line.rows(key), line.rows(value), strict=True)
+    found = [sdpa_attention_forward(module, *row, None, scaling=scaling, is_causal=True)[0] for row in rows]
+    return line.joined(found), None
 
 
 _REFUSED: WeakSet[nn.Module] = WeakSet()  # models that turned out not to take packed rows

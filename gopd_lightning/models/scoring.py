@@ -9,7 +9,7 @@ from torch.distributed.tensor import DTensor
 
 from gopd_lightning.attention import UnknownAttentionError
 from gopd_lightning.logprobs import Head, States, TokenScores
-from gopd_lightning.models.packing import Line, by_prompt, packed_trunk, packs
+from gopd_lightning.models.packing import Line, lots_of, packed_trunk, packs
 from gopd_lightning.records import TokenIds
 
 LINE_TOKENS = 2048  # tokens through a CPU at a time: products at their full rate, activations in its cache
@@ -40,8 +40,8 @@ class _Trunk(NamedTuple):
 class LocalScorer:
     """Scores with a Hugging Face causal language model in this process.
 
-    Rows go through the trunk end to end, a prompt that several rows share once (`models.packing`); rows of a model that
-    cannot take them so, of one on an accelerator, and of a sharded one are padded. Only the positions that predict
+    Rows go through the trunk end to end, a beginning that several rows share once (`models.packing`); rows of a model
+    that cannot take them so, of one on an accelerator, and of a sharded one are padded. Only the positions that predict
     response tokens are kept. Results are the same to rounding.
 
     Args:
@@ -67,7 +67,7 @@ class LocalScorer:
         return on_cpu and not hasattr(self.model, "trunk_forward") and packs(unwrapped(self.model))
 
     def _packed(self, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> _Trunk:
-        lots = by_prompt(prompts, responses, LINE_TOKENS)
+        lots = lots_of(prompts, responses, LINE_TOKENS)
         lines = [Line([prompts[i] for i in lot], [responses[i] for i in lot]) for lot in lots]
         try:
             found = [packed_trunk(unwrapped(self.model), line) for line in lines]

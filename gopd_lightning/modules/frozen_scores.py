@@ -1,7 +1,8 @@
-"""What the frozen models say of a whole step: each scores all its rows at once, before the first micro-batch.
+"""What the frozen models say of a whole step: each scores all its rows, before the first micro-batch.
 
 So a model is loaded, and a prompt read, once a step, and rows are laid out for the frozen models as suits them,
-whatever the micro-batches of the student. What is kept are log-probs, or hidden states (N x H, some 60 times
+whatever the micro-batches of the student; those of a domain by themselves, so that a figure is the same to the last bit
+whatever other domains the step holds. What is kept are log-probs, or hidden states (N x H, some 60 times
 smaller than logits) where the objective looks at whole distributions.
 """
 
@@ -41,7 +42,10 @@ class FrozenStep:
         for name in routing.specs:
             own = [row for row in rows if name in routing.routes[row.prompt.domain].models]
             if own:
-                self._kept[name] = self._score(bank, name, own, hidden)
+                together = [own] if bank.in_step(name) else _by_domain(own)  # ranks in step score equally often
+                self._kept[name] = {}
+                for part in together:
+                    self._kept[name] |= self._score(bank, name, part, hidden)
             elif bank.in_step(name):
                 bank.score(name, [[0]], [[0]])  # the other ranks wait for this one's shards
 
@@ -59,7 +63,7 @@ class FrozenStep:
         )
 
     def _score(self, bank: FrozenBank, name: str, rows: Sequence[Row], hidden: bool) -> dict[int, TokenScores]:
-        """Scores of all rows of one model, row by row."""
+        """Scores of rows of one model, row by row."""
         responses = [row.completion.ids for row in rows]
         scores = bank.score(name, [row.prompt.ids_for(name) for row in rows], responses)
         if self.routing.specs[name].url is None:
@@ -73,6 +77,11 @@ class FrozenStep:
             ids = torch.tensor([i for response in responses for i in response], device=device)
             parts = [TokenScores(logprobs=part) for part in torch.split(scores.logprobs_of(ids), lengths)]
         return {id(row): part for row, part in zip(rows, parts, strict=True)}
+
+
+def _by_domain(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows of each domain."""
+    return [[row for row in rows if row.prompt.domain == domain] for domain in sorted({r.prompt.domain for r in rows})]
 
 
 def _joined(parts: Sequence[TokenScores]) -> TokenScores:

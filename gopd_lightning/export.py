@@ -83,10 +83,9 @@ def _student_of(run: Path) -> StudentSpec:
         raise InputError(f"{run} is not a run folder: it holds no config.yaml")
     try:
         spec = yaml.safe_load(file.read_text())["model"]["init_args"]["student"]
-        path = spec["path"]
+        return StudentSpec(**{key: spec[key] for key in ("path", "dtype", "lora") if key in spec})
     except (KeyError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{file} names no model.init_args.student.path") from error
-    return StudentSpec(path=path, lora=spec.get("lora"))
 
 
 def _checkpoint(run: Path, name: str) -> Path:

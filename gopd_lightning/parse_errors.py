@@ -142,8 +142,10 @@ def _class_key(name: str, nodes: Sequence[Node], arguments: Sequence[str]) -> st
 
 
 def _unrecognized(match: re.Match[str], nodes: Sequence[Node], arguments: Sequence[str]) -> str:
-    """A flag that there is not."""
-    name = match[1].partition("=")[0]
+    """A flag that there is not; of one into a list, the parser's message has lost the beginning."""
+    said = match[1].partition("=")[0]
+    flags = (argument.partition("=")[0] for argument in arguments)
+    name = next((flag for flag in flags if flag.endswith(said.lstrip("-"))), said)
     return f"{name} is not an option{_near(_leaf(name), _all_options(nodes), _parent(name))}"
 
 

@@ -2,8 +2,8 @@ r"""Two verifiable domains for a model of 135 million weights: sums of three ter
 
 Both are asked as chats with one answered example, which says how an answer looks (\boxed{} or a fenced block): without
 it the model talks, and an expert would mostly learn the format. The tasks are as easy as they are because the base
-solves 5 to 15 % of them when sampled at temperature 1; of harder ones (stories, functions on lists) it solves next to
-none, and reinforcement learning has nothing to start from.
+solves 4 to 5 % of them when sampled at temperature 1 (docs/smollm2.md); of harder ones (stories, functions on lists) it
+solves next to none, and reinforcement learning has little to start from.
 """
 
 import json

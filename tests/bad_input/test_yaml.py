@@ -116,6 +116,10 @@ def test_setting_that_is_out_of_range(lean, refused, change, says):
     ("flags", "says"),
     [
         (("--model.rewrd_scale", "2"), "--model.rewrd_scale is not an option; did you mean --model.reward_scale?"),
+        (
+            ("--trainer.callbacks.init_args.sampling.max_new_tokens", "8"),
+            "--trainer.callbacks.init_args.sampling.max_new_tokens is not an option here",
+        ),
         (("--trainer.max_stepz=3",), "--trainer.max_stepz is not an option; did you mean --trainer.max_steps?"),
         (("--model.reward_scale", "big"), "--model.reward_scale is 'big': expected float"),
         (("--trainer.max_steps", "0"), "trainer.max_steps is 0"),

@@ -2,9 +2,8 @@
 
 Everything in a decoder but its attention treats tokens one by one, so the tokens of many rows may stand in one line.
 In the order of a dictionary, a row begins like the one before it for longer than like any other: with a system prompt,
-worked examples, or the whole prompt of another sample. Only what differs is new in the line. Attention is given whole
-rows, put together from the pieces of the line, and gives back the new part of each: cheaper than a mask, and never
-dearer than rows that share nothing.
+worked examples, or the whole prompt of another sample. Only what differs is new in the line. New tokens attend to whole
+rows, put together from the pieces of the line.
 
 Models that mix tokens elsewhere (recurrences, convolutions) or ask more of their attention than a softmax over what
 came before (soft caps, sinks, windows shorter than a row) are refused with `UnknownAttentionError`.
@@ -17,8 +16,8 @@ from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention as attention
 from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gopd_lightning.attention import UnknownAttentionError, attending_by, check_plain
 from gopd_lightning.records import TokenIds, common_beginning
@@ -36,14 +35,15 @@ class Line:
             row, which predicts nothing.
         places: Position (T) of each token in its row.
         picked: Positions (N) of the line that predict the response tokens, in row order.
-        attended: Calls of the attention so far.
+        calls: Of the attention so far.
     """
 
     def __init__(self, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> None:
         self.ids: list[int] = []
         self.places: list[int] = []
         self.picked: list[int] = []
-        self.attended = 0
+        self.calls = 0
+        self._masks: dict[tuple[int, int, torch.dtype], Tensor] = {}
         self._rows: list[list[slice]] = []  # the parts of the line that make up each row with new tokens
         self._new: list[int] = []  # how many of its tokens, the last ones, are new
         row: list[int] = []
@@ -80,23 +80,41 @@ class Line:
         at = {edge: number for number, edge in enumerate(cuts)}
         self._pieces = [[i for part in row for i in range(at[part.start], at[part.stop])] for row in self._rows]
 
-    def rows(self, states: Tensor) -> list[Tensor]:
-        """The states of whole rows, those with new tokens, from those of the line.
+    def attended(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+        """Attention of each row's new tokens to the whole row.
 
         Args:
-            states: (1, heads, T, size).
+            query: (1, heads, T, size).
+            key: (1, groups, T, size).
+            value: (1, groups, T, size).
+            scaling: Factor of the scores; None takes the usual one.
 
         Returns:
-            (1, heads, row, size) of each.
+            (1, T, heads, size).
         """
-        pieces = torch.split(
-            states, self._sizes, 2
-        )  # the gradient of one split is one line, that of each slice another
+        self.calls += 1
+        new = torch.split(query, self._new, 2)  # the gradient of one split is one line, that of each slice another
+        found = []
+        for rows in zip(new, self._rows_of(key), self._rows_of(value), strict=True):
+            mask = self._mask(rows[0].shape[2], rows[1].shape[2], query)
+            causal = mask is None
+            found.append(attention(*rows, mask, is_causal=causal, scale=scaling, enable_gqa=True).transpose(1, 2))
+        return torch.cat(found, 1)
+
+    def _rows_of(self, states: Tensor) -> list[Tensor]:
+        """States (1, groups, row, size) of the whole rows that have new tokens."""
+        pieces = torch.split(states, self._sizes, 2)
         return [torch.cat([pieces[i] for i in row], 2) if len(row) > 1 else pieces[row[0]] for row in self._pieces]
 
-    def joined(self, rows: Sequence[Tensor]) -> Tensor:
-        """The states (1, T, heads, size) of the line from those of whole rows, (1, row, heads, size) each."""
-        return torch.cat([row[:, row.shape[1] - new :] for row, new in zip(rows, self._new, strict=True)], 1)
+    def _mask(self, new: int, whole: int, like: Tensor) -> Tensor | None:
+        """What is added to the scores (new, whole) of a row's last tokens; None where all of them are new."""
+        if new == whole:
+            return None
+        key = (new, whole, like.dtype)
+        if key not in self._masks:
+            later = torch.ones(new, whole, dtype=torch.bool, device=like.device).triu(whole - new + 1)
+            self._masks[key] = torch.zeros_like(later, dtype=like.dtype).masked_fill_(later, float("-inf"))
+        return self._masks[key]
 
 
 def lots_of(prompts: Sequence[TokenIds], responses: Sequence[TokenIds], max_tokens: int) -> list[list[int]]:
@@ -153,8 +171,8 @@ def packed_trunk(model: Any, line: Line) -> Tensor:
     try:
         with attending_by(model, _NAME):
             out = model.base_model(input_ids=ids, position_ids=places, use_cache=False, line=line)
-        if line.attended != model.config.get_text_config().num_hidden_layers:
-            raise UnknownAttentionError(f"{line.attended} attention layers only")
+        if line.calls != model.config.get_text_config().num_hidden_layers:
+            raise UnknownAttentionError(f"{line.calls} attention layers only")
     except UnknownAttentionError:
         _REFUSED.add(model)
         raise
@@ -200,10 +218,10 @@ def packed_attention(
         raise UnknownAttentionError("another attention in between")
     if sliding_window is not None and line.longest > sliding_window:
         raise UnknownAttentionError("sliding_window")
-    line.attended += 1
-    rows = zip(line.rows(query), line.rows(key), line.rows(value), strict=True)
-    found = [sdpa_attention_forward(module, *row, None, scaling=scaling, is_causal=True)[0] for row in rows]
-    return line.joined(found), None
+    states = query, key, value
+    if torch.is_grad_enabled():  # torch's kernel for the gradient takes up to twice as long in bfloat16
+        states = query.float(), key.float(), value.float()
+    return line.attended(*states, scaling).to(query.dtype), None
 
 
 _REFUSED: WeakSet[nn.Module] = WeakSet()  # models that turned out not to take packed rows

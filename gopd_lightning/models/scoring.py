@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from gopd_lightning.attention import UnknownAttentionError
+from gopd_lightning.lines import Line, lots_of
 from gopd_lightning.logprobs import Head, States, TokenScores
-from gopd_lightning.models.packing import Line, lots_of, packed_trunk, packs
+from gopd_lightning.models.packing import packed_trunk, packs
 from gopd_lightning.records import TokenIds
 
 LINE_TOKENS = 2048  # tokens through a CPU at a time: products at their full rate, activations in its cache
@@ -67,10 +68,14 @@ class LocalScorer:
         return on_cpu and not hasattr(self.model, "trunk_forward") and packs(unwrapped(self.model))
 
     def _packed(self, prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> _Trunk:
-        lots = lots_of(prompts, responses, LINE_TOKENS)
-        lines = [Line([prompts[i] for i in lot], [responses[i] for i in lot]) for lot in lots]
+        rows = [[*prompt, *response[:-1]] for prompt, response in zip(prompts, responses, strict=True)]
+        lots = lots_of(rows, LINE_TOKENS)
+        lines = [Line([rows[i] for i in lot]) for lot in lots]
         try:
-            found = [packed_trunk(unwrapped(self.model), line) for line in lines]
+            found = [
+                packed_trunk(unwrapped(self.model), line)[_predicting(line, [prompts[i] for i in lot])]
+                for line, lot in zip(lines, lots, strict=True)
+            ]
         except UnknownAttentionError:
             return self._padded(prompts, responses)
         tokens = sum(map(len, lines))
@@ -159,6 +164,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The transformers model inside a PEFT wrapper (adapters stay in force), or the model itself."""
     get = getattr(model, "get_base_model", None)
     return get() if get is not None else model
+
+
+def _predicting(line: Line, prompts: Sequence[TokenIds]) -> list[int]:
+    """Positions of a line that predict response tokens, row by row."""
+    rows = zip(line.positions, prompts, strict=True)
+    return [position for positions, prompt in rows for position in positions[len(prompt) - 1 :]]
 
 
 def _pad_right(prompts: Sequence[TokenIds], responses: Sequence[TokenIds]) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from gopd_lightning.attention import attending_by, check_plain
+from gopd_lightning.lines import Line
 
 _NAME = "gopd_grouped"  # no mask function goes by this name, so that models take the mask as it is given
 
@@ -26,6 +27,7 @@ def grouped_attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
+    line: Line | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention in the form that transformers calls it.
@@ -39,6 +41,7 @@ def grouped_attention(
             there are several queries.
         dropout: Zero, for nothing is trained here.
         scaling: Factor of the scores.
+        line: Rows in one line (B is 1), when prompts are read.
         **kwargs: What else the model passes on.
 
     Returns:
@@ -48,6 +51,8 @@ def grouped_attention(
         UnknownAttentionError: The model asks for more than plain softmax attention.
     """
     check_plain(kwargs)
+    if line is not None:
+        return line.attended(query, key, value, scaling), None
     if query.shape[2] > 1:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling)  # type: ignore[no-any-return]
     rows, heads, _, size = query.shape

@@ -10,10 +10,13 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from gopd_lightning.attention import UnknownAttentionError
+from gopd_lightning.lines import Line, lots_of
 from gopd_lightning.records import TokenIds
 from gopd_lightning.rollouts.attention import grouped_queries
-from gopd_lightning.rollouts.slots import SlotCache
+from gopd_lightning.rollouts.slots import Joining, SlotCache
 
+_LINE_SHARE = 0.6  # of the padded tokens: with more, one attention a prompt costs what is saved
+_TRIED = [[2, 3, 4, 5, 6], [4, 2, 3]], [[2, 3, 4, 5, 6, 2, 4], [2, 3, 4, 5, 6, 3]]  # apart, and alike enough for a line
 _NO_LOGITS = torch.zeros(0, dtype=torch.long)  # positions whose logits are wanted
 
 
@@ -59,18 +62,40 @@ class SlotReader:
         return grouped_queries(self._model)
 
     def join(self, prompts: Sequence[TokenIds], n: int) -> None:
-        """See `Reader.join`; padding on the right needs no mask, for no token looks ahead."""
-        lengths = torch.tensor([len(prompt) - 1 for prompt in prompts])
-        width = int(lengths.max())
-        if width > 0:
-            ids = torch.zeros(len(prompts), width, dtype=torch.long)
-            for i, prompt in enumerate(prompts):
-                ids[i, : len(prompt) - 1] = torch.tensor(prompt[:-1])
-            self._slots.joining = len(prompts), n
-            positions = torch.arange(width, device=self._device).expand(len(prompts), -1)
-            _forward(self._model, ids.to(self._device), None, positions, self._cache, _NO_LOGITS.to(self._device))
-            self._slots.joining = None
+        """See `Reader.join`."""
+        rows = [prompt[:-1] for prompt in prompts]
+        lengths = torch.tensor([len(row) for row in rows])
+        if int(lengths.max()) > 0 and not self._read_line(rows, n):
+            self._read_padded(rows, n)
         self._slots.change(torch.cat([self._slots.lengths, lengths.repeat_interleave(n)]))
+
+    def _read_padded(self, rows: Sequence[TokenIds], n: int) -> None:
+        """Padding on the right needs no mask, for no token looks ahead."""
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        positions = torch.arange(ids.shape[1]).expand(len(rows), -1)
+        self._read(ids, positions, Joining(len(rows), n))
+
+    def _read_line(self, rows: Sequence[TokenIds], n: int) -> bool:
+        """What prompts begin with alike is read once, where that is worth it; whether it was."""
+        if self._device.type != "cpu" or not all(rows):
+            return False
+        (order,) = lots_of(rows, float("inf"))
+        line = Line([rows[i] for i in order])
+        if len(line) > _LINE_SHARE * len(rows) * line.longest:
+            return False
+        joining = Joining(len(rows), n, (line, order))
+        self._read(torch.tensor([line.ids]), torch.tensor([line.places]), joining, line=line)
+        if line.calls != len(self._cache.layers):
+            raise UnknownAttentionError(f"{line.calls} attention layers only")
+        return True
+
+    def _read(self, ids: Tensor, positions: Tensor, joining: Joining, **more: Any) -> None:
+        self._slots.joining = joining
+        ids, positions, nothing = (x.to(self._device) for x in (ids, positions, _NO_LOGITS))
+        _forward(self._model, ids, None, positions, self._cache, nothing, **more)
+        self._slots.joining = None
 
     def step(self, ids: Tensor) -> Tensor:
         """See `Reader.step`."""
@@ -156,19 +181,23 @@ def reads_in_slots(model: Any) -> bool:
     if not model._can_set_attn_implementation():
         return False
     try:
-        found = _tried(SlotReader(model))
+        return all(_agree(model, prompts) for prompts in _TRIED)
     except UnknownAttentionError:
         return False
-    plain = _tried(PaddedReader(model))
+
+
+def _agree(model: Any, prompts: Sequence[TokenIds]) -> bool:
+    """Whether both readers give the same logits, a token further."""
+    found, plain = (_tried(reader, prompts) for reader in (SlotReader(model), PaddedReader(model)))
     tolerance = 1e-3 if plain.dtype == torch.float32 else 0.1
     return bool((found - plain).abs().max() <= tolerance * plain.abs().max())
 
 
-def _tried(reader: SlotReader | PaddedReader) -> Tensor:
-    """Logits (2, V) of two short prompts of unequal lengths, a token further."""
+def _tried(reader: SlotReader | PaddedReader, prompts: Sequence[TokenIds]) -> Tensor:
+    """Logits (2, V) of two prompts, a token further."""
     ids = torch.tensor([3, 4], device=reader._device)
     with reader.reading():
-        reader.join([[2, 3, 4, 5, 6], [4, 2, 3]], 1)
+        reader.join(prompts, 1)
         reader.step(ids)
         return reader.step(ids + 1)
 
@@ -179,7 +208,13 @@ def _layers(model: Any) -> int:
 
 
 def _forward(
-    model: Any, ids: Tensor, mask: Tensor | None, positions: Tensor, cache: Any, logits_to_keep: int | Tensor
+    model: Any,
+    ids: Tensor,
+    mask: Tensor | None,
+    positions: Tensor,
+    cache: Any,
+    logits_to_keep: int | Tensor,
+    **more: Any,
 ) -> Tensor:
     """Logits (B, positions kept, V) of a model that goes on from a cache."""
     output = model(
@@ -189,5 +224,6 @@ def _forward(
         past_key_values=cache,
         use_cache=True,
         logits_to_keep=logits_to_keep,
+        **more,
     )
     return output.logits  # type: ignore[no-any-return]

@@ -5,13 +5,29 @@ they are; the tensors are copied only when they have to be longer, once in `_BLO
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from gopd_lightning.lines import Line
+
 _BLOCK = 64
+
+
+class Joining(NamedTuple):
+    """Prompts that are being read.
+
+    Attributes:
+        prompts: How many.
+        n: Rows of each.
+        line: They stand in one line, in this order of their numbers; None: they are padded on the right, in order.
+    """
+
+    prompts: int
+    n: int
+    line: tuple[Line, Sequence[int]] | None = None
 
 
 class Slots:
@@ -19,13 +35,13 @@ class Slots:
 
     Attributes:
         lengths: (B,) int64 on the host, tokens held by each row of the batch.
-        joining: (prompts, n) while prompts are read for n rows each behind the batch; None while rows go on.
+        joining: The prompts while they are read, for rows behind those of the batch; None while rows go on.
         spare: Rows that tensors are made with at least, so that rows that join later find room.
     """
 
     def __init__(self, spare: int) -> None:
         self.lengths = torch.zeros(0, dtype=torch.long)
-        self.joining: tuple[int, int] | None = None
+        self.joining: Joining | None = None
         self.spare = spare
         self._found: tuple[Tensor, Tensor] | None = None
 
@@ -64,7 +80,7 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         if self.slots.joining is not None:
-            self._join(key_states, value_states, *self.slots.joining)
+            self._join(key_states, value_states, self.slots.joining)
             return key_states, value_states
         rows, columns = len(key_states), self.slots.longest + 1
         self._fit(rows, columns)
@@ -92,13 +108,20 @@ class SlotLayer(CacheLayerMixin):  # type: ignore[misc]
 
     get_max_cache_shape = get_max_length  # its name before transformers 5.17
 
-    def _join(self, keys: Tensor, values: Tensor, prompts: int, n: int) -> None:
+    def _join(self, keys: Tensor, values: Tensor, joining: Joining) -> None:
         """Write each prompt's states n times, behind the rows of the batch."""
-        first, columns = len(self.slots.lengths), keys.shape[2]
+        prompts, n, line = joining
+        columns = keys.shape[2] if line is None else line[0].longest
+        first = len(self.slots.lengths)
         self._fit(first + prompts * n, columns)
         for states, new in ((self.keys, keys), (self.values, values)):
             rows = states[first : first + prompts * n, :, :columns]
-            rows.view(prompts, n, *rows.shape[1:]).copy_(new[:, None])
+            rows = rows.view(prompts, n, *rows.shape[1:])
+            if line is None:
+                rows.copy_(new[:, None])
+                continue
+            for number, row in zip(line[1], line[0].whole(new), strict=True):
+                rows[number, :, :, : row.shape[2]] = row
 
     def _fit(self, rows: int, columns: int) -> None:
         """Make room; what is not written yet holds zeros, for masked numbers must be finite."""

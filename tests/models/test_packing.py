@@ -5,7 +5,8 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from gopd_lightning.attention import UnknownAttentionError
-from gopd_lightning.models.packing import Line, lots_of, packed_trunk, packs
+from gopd_lightning.lines import Line
+from gopd_lightning.models.packing import packed_trunk, packs
 from gopd_lightning.models.scoring import LocalScorer, by_length
 
 SHAPE = {
@@ -76,35 +77,12 @@ def test_a_window_shorter_than_a_row_is_padded_and_a_longer_one_packed():
         assert packs(lm) is packed
 
 
-def in_order(prompts=PROMPTS, responses=RESPONSES):
-    """The rows in one line, those that begin alike side by side."""
-    (lot,) = lots_of(prompts, responses, 1000)
-    return Line([prompts[i] for i in lot], [responses[i] for i in lot])
-
-
-def test_a_prompt_is_computed_once_for_all_its_rows():
-    line = in_order()
-    assert len(line) == 3 + 2 + 4 + sum(len(response) - 1 for response in RESPONSES)
-    assert len(line.picked) == sum(map(len, RESPONSES))
-
-
-def test_what_rows_begin_with_alike_is_computed_once_whether_prompt_or_response():
-    prompts = [[4, 5, 6], [4, 5, 7], [4, 5, 6], [4, 5, 6], [8]]
-    responses = [[1, 2, 3, 0], [1], [1, 2, 9, 0], [1, 2, 3, 0], [4, 0]]
-    line = in_order(prompts, responses)
-    assert line.ids == [4, 5, 6, 1, 2, 3, 9, 7, 8, 4]
-    assert line.places == [0, 1, 2, 3, 4, 5, 5, 2, 0, 1]
-    # twice the same row, the one that leaves it at the last token that is read, the other prompt, the last row
-    assert line.picked == [2, 3, 4, 5, 2, 3, 4, 5, 2, 3, 4, 6, 7, 8, 9]
-
-
 SHARED = [[4, 5, 6, 7, 8], [4, 5, 6, 9], [4, 5, 6, 7, 10], [11, 12], [4, 5, 6, 7, 8], [4, 5, 6, 9, 13]]
 
 
 @torch.no_grad()
 def test_rows_that_share_a_beginning_score_as_each_does_alone():
     lm = model("qwen3")
-    assert len(in_order(SHARED)) < sum(map(len, {*map(tuple, SHARED)})) + sum(len(x) - 1 for x in RESPONSES)
     torch.testing.assert_close(scored(lm, SHARED), alone(lm, SHARED, RESPONSES), atol=1e-5, rtol=1e-5)
 
 
@@ -137,18 +115,6 @@ def test_rows_beside_one_another_do_not_matter(monkeypatch):
     torch.testing.assert_close(scored(lm), whole, atol=1e-5, rtol=1e-5)
 
 
-def test_lines_keep_to_their_tokens_and_prompts_together():
-    lots = lots_of(PROMPTS, RESPONSES, 10)
-    assert sorted(i for lot in lots for i in lot) == list(range(6))
-    assert lots == [[4, 0, 2], [1, 5], [3]]
-    sizes = [len(Line([PROMPTS[i] for i in lot], [RESPONSES[i] for i in lot])) for lot in lots]
-    assert sizes == [6, 6, 15]  # the last row is longer than a line by itself
-
-
-def test_a_prompt_is_counted_again_in_a_new_line():
-    assert lots_of([[1] * 4] * 3, [[2] * 4, [3] * 4, [4] * 4], 10) == [[0, 1], [2]]
-
-
 def test_padded_lots_hold_rows_of_like_length():
     lots = by_length(PROMPTS, RESPONSES, 12)
     assert lots == [[4, 5], [0, 1], [2], [3]]
@@ -159,5 +125,5 @@ def test_padded_lots_hold_rows_of_like_length():
 def test_a_refused_model_gets_its_attention_back(kind):
     lm = model(kind)
     with pytest.raises(UnknownAttentionError):
-        packed_trunk(lm, Line(PROMPTS, RESPONSES))
+        packed_trunk(lm, Line(PROMPTS))
     assert lm.config._attn_implementation == "sdpa"

@@ -88,6 +88,25 @@ def test_logits_are_those_of_plain_reading_also_after_rows_left(grouped, n):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("n", [1, 2])
+def test_what_prompts_begin_with_alike_is_read_once_and_reads_the_same(grouped, n, monkeypatch):
+    shared = [2, 3, 4, 5, 6, 7, 8]
+    prompts = [[*shared, 9, 10], [*shared, 11], [*shared, 9, 12, 13], shared, [*shared, 11]]
+    tokens = torch.randint(2, 40, (4, 5 * n), generator=torch.Generator().manual_seed(n))
+    read, forward = [], grouped.forward
+
+    def counting(*args, **kwargs):
+        read.append(kwargs["input_ids"].numel())
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(grouped, "forward", counting)
+    slots = SlotReader(grouped, spare=7 * n)
+    found = logits(slots, prompts, n, tokens)
+    assert read[0] == len(shared) + 2  # last tokens are left to the first step
+    torch.testing.assert_close(found, logits(PaddedReader(grouped), prompts, n, tokens), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 def test_prompts_that_join_later_read_as_if_they_were_alone(grouped):
     slots, found = SlotReader(grouped, spare=6), []
     with slots.reading():

@@ -48,8 +48,8 @@ class Contest:
     sizes: Mapping[str, int]
     seed: int
 
-    def accuracy(self, name: str, model: nn.Module, sampling: Sampling) -> dict[str, Accuracy]:
-        """Accuracy of one model by data set, over all ranks.
+    def answers(self, name: str, model: nn.Module, sampling: Sampling) -> list[Row]:
+        """Answers of one model to this rank's prompts, not graded yet.
 
         Args:
             name: The model's name in the run; it reads prompts by its own chat template.
@@ -68,8 +68,21 @@ class Contest:
             name,
         )
         self.engine.sleep()
+        return rows
+
+    def graded(self, rows: list[Row]) -> list[Row]:
+        """The same rows with their verdicts; runs beside `answers` in another thread."""
         grade(rows, self.verifiers)
-        return {dataset: self._count(dataset, rows, sampling.n) for dataset in self.sizes}
+        return rows
+
+    def accuracy(self, rows: Sequence[Row], samples: int) -> dict[str, Accuracy]:
+        """Accuracy by data set, over all ranks (a collective).
+
+        Args:
+            rows: Graded answers of one model.
+            samples: Of each prompt.
+        """
+        return {dataset: self._count(dataset, rows, samples) for dataset in self.sizes}
 
     def _count(self, dataset: str, rows: Sequence[Row], samples: int) -> Accuracy:
         """Accuracy of one data set over all ranks."""

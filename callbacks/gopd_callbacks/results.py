@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from gopd_callbacks.contest import Accuracy, contest_of, contestant, frozen_contestants, rollout_of
 from gopd_callbacks.sample_store import write_whole
+from gopd_lightning.records import Row
 from gopd_lightning.rollouts import Sampling
 
 Figures = dict[str, dict[str, dict[str, float]]]
@@ -93,17 +95,26 @@ class Results(Callback):
 def _measured(
     trainer: Trainer, module: LightningModule, split: str, names: Sequence[str], samplings: Sequence[Sampling]
 ) -> Iterator[tuple[str, list[dict[str, Accuracy]]]]:
-    """Every model's accuracies under each sampling, one model at a time, with a line of progress after each."""
+    """Every model's accuracies under each sampling; answers are graded while the next model gives its own."""
     contest = contest_of(rollout_of(trainer), trainer, module, split)
     began = time.perf_counter()
-    for i, name in enumerate(names):
-        with contestant(module, name) as model:
-            yield name, [contest.accuracy(name, model, sampling) for sampling in samplings]
-        if trainer.is_global_zero:
-            seconds = time.perf_counter() - began
-            left = seconds / (i + 1) * (len(names) - i - 1)
-            line = f"{split} prompts: {name} measured, {i + 1}/{len(names)}, {seconds:.0f} s, {left:.0f} s left"
-            print(line, file=sys.stderr, flush=True)
+    with ThreadPoolExecutor(1) as aside:
+        grading: dict[str, list[Future[list[Row]]]] = {}
+        for name in names:
+            with contestant(module, name) as model:
+                grading[name] = [aside.submit(contest.graded, contest.answers(name, model, s)) for s in samplings]
+            if trainer.is_global_zero:
+                _tell(split, name, len(grading), len(names), time.perf_counter() - began)
+        for name, parts in grading.items():
+            pairs = zip(parts, samplings, strict=True)
+            yield name, [contest.accuracy(part.result(), sampling.n) for part, sampling in pairs]
+
+
+def _tell(split: str, name: str, done: int, models: int, seconds: float) -> None:
+    """A line of progress."""
+    left = seconds / done * (models - done)
+    line = f"{split} prompts: {name} answered, {done}/{models}, {seconds:.0f} s, {left:.0f} s left"
+    print(line, file=sys.stderr, flush=True)
 
 
 def table(figures: Figures) -> Table:

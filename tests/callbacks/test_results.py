@@ -77,6 +77,7 @@ def test_a_student_that_has_not_moved_measures_as_its_base(folder):
     found = {}
     for name in [*frozen_contestants(module), "student"]:
         with contestant(module, name) as model:
-            found[name] = contest.accuracy(name, model, Sampling(n=4, max_new_tokens=6))
+            rows = contest.graded(contest.answers(name, model, Sampling(n=4, max_new_tokens=6)))
+        found[name] = contest.accuracy(rows, 4)
     assert found["base"] == found["student"]
     assert found["base"]["math"].prompts == 24

@@ -50,8 +50,8 @@ def answers(run: Run, domain: str) -> Answers:
         domain: One that it was measured on.
     """
     folder = run.commands[-1].result.parents[1]
-    sampled = _by_prompt(next(folder.glob("sampled-*")) / f"{domain}.jsonl")
-    greedy = _by_prompt(next(folder.glob("greedy-*")) / f"{domain}.jsonl")
+    files = {file.parent.name.startswith("greedy-"): file for file in folder.glob(f"*/{domain}.jsonl")}
+    sampled, greedy = (_by_prompt(files[is_greedy]) for is_greedy in (False, True))
     return Answers(
         sampled=_means(sampled, "reward"),
         greedy=_means(greedy, "reward"),

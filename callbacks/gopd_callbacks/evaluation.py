@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ class Evaluation(Rollout):
         verifiers: The verifier of each domain; each domain of the data needs one.
         engine: What samples; null takes the transformers engine in the trainer's process.
         seed: First part of every sampling seed; null takes `seed_everything`.
+        greedy: Also take one greedy answer a prompt, into `greedy-<model>-<key>`. Sharpening a policy changes its
+            samples and not its most likely answer: the second table tells the two apart.
 
     Example::
 
@@ -52,8 +55,10 @@ class Evaluation(Rollout):
         verifiers: dict[str, Verifier],
         engine: RolloutEngine | None = None,
         seed: int | None = None,
+        greedy: bool = False,
     ) -> None:
         super().__init__(engine=engine, sampling=sampling, verifiers=verifiers, seed=seed)
+        self.greedy = greedy
         self.tally = Tally("samples", 0, unit="sample")
         self._measurements: list[Measurement] = []
         self._reports: list[tuple[dict[str, Any], Path]] = []
@@ -79,7 +84,7 @@ class Evaluation(Rollout):
         self.grading.start({prompt.domain for prompts in data.prompts.values() for prompt in prompts})
 
     def measured(self, module: Any, domains: Collection[str]) -> list[Measured]:
-        """What is measured: the student, here.
+        """What is measured: the student, here; sampled, and greedy where that is asked for.
 
         Args:
             module: The LightningModule.
@@ -87,7 +92,10 @@ class Evaluation(Rollout):
         """
         engines = dict.fromkeys(domains, self.engine)
         name, model = _name(module.spec.path), model_facts(module, module.spec)
-        return [Measured(name=name, model=model, sampling=self.sampling, engines=engines, seed=self.seed)]
+        sampled = Measured(name=name, model=model, sampling=self.sampling, engines=engines, seed=self.seed)
+        if not self.greedy:
+            return [sampled]
+        return [sampled, replace(sampled, name=f"greedy-{name}", sampling=self.sampling.greedy())]
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the samples that are there already."""

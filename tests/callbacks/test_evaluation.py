@@ -223,3 +223,16 @@ def test_grader_that_fails_is_loud_in_the_end_and_marked_in_the_file(models, tmp
     rows = lines(summary.parent)
     assert all(row["crashed"] and row["reward"] == 0.0 for row in rows)
     assert rows[0]["reason"] == "the verifier failed: ValueError: no idea"
+
+
+def test_one_greedy_answer_a_prompt_stands_beside_the_samples(models, whole, tmp_path, capsys):
+    content = settings(models, tmp_path / "eval")
+    content["trainer"]["callbacks"][0]["init_args"]["greedy"] = True
+    found, summaries = evaluate(capsys, content, tmp_path)
+    assert found.out.count("avg@") == 2
+    greedy, sampled = (summary.parent for summary in sorted(summaries, key=lambda s: s.parent.name, reverse=True))
+    assert greedy.name.startswith("greedy-base-")
+    assert samples(sampled) == samples(whole)
+    sampling = json.loads((greedy / "summary.json").read_text())["sampling"]
+    assert (sampling["temperature"], sampling["n"]) == (0.0, 1)
+    assert len(lines(greedy)) == len({row["id"] for row in lines(sampled)})

@@ -10,9 +10,9 @@ def answered(work, name, rewards, group="", seed=None, domains=("math", "code"),
     folder = work / name / "test"
     for domain in domains:
         sampled, greedy = rewards[domain]
-        lines(folder / "sampled-1" / f"{domain}.jsonl", list(sampled))
-        lines(folder / "greedy-1" / f"{domain}.jsonl", [[one] for one in greedy])
-    (folder / "greedy-1" / "summary.json").write_text("{}")
+        lines(folder / "student-1" / f"{domain}.jsonl", list(sampled))
+        lines(folder / "greedy-student-1" / f"{domain}.jsonl", [[one] for one in greedy])
+    (folder / "greedy-student-1" / "summary.json").write_text("{}")
     record = [{"command": "gopd fit", "seconds": 40.0}, {"command": "gopd test", "seconds": 10.0}]
     (work / name / "record.json").write_text(json.dumps(record))
     command = Command(words=("gopd", "test"), result=folder / "greedy-*" / "summary.json")

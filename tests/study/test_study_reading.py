@@ -29,7 +29,7 @@ def test_answers_are_shares_of_right_samples_prompt_by_prompt(tmp_path):
 
 def test_a_result_is_found_by_its_pattern_only_when_it_is_there(tmp_path):
     run = answered(tmp_path, "a", {"math": RIGHT, "code": RIGHT})
-    assert found(run.commands[1]) == tmp_path / "a" / "test" / "greedy-1" / "summary.json"
+    assert found(run.commands[1]) == tmp_path / "a" / "test" / "greedy-student-1" / "summary.json"
     assert found(run.commands[0]) is None
 
 

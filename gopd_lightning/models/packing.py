@@ -91,10 +91,11 @@ def packed_attention(
         raise UnknownAttentionError("another attention in between")
     if sliding_window is not None and line.longest > sliding_window:
         raise UnknownAttentionError("sliding_window")
-    states = query, key, value
-    if torch.is_grad_enabled():  # torch's kernel for the gradient takes up to twice as long in bfloat16
-        states = query.float(), key.float(), value.float()
-    return line.attended(*states, scaling).to(query.dtype), None
+    if not torch.is_grad_enabled():
+        return line.attended(query, key, value, scaling), None
+    with torch.autocast(query.device.type, enabled=False):  # in bfloat16 torch's gradient takes up to twice as long
+        found = line.attended(query.float(), key.float(), value.float(), scaling)
+    return found.to(query.dtype), None
 
 
 _REFUSED: WeakSet[nn.Module] = WeakSet()  # models that turned out not to take packed rows

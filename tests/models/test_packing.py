@@ -127,3 +127,19 @@ def test_a_refused_model_gets_its_attention_back(kind):
     with pytest.raises(UnknownAttentionError):
         packed_trunk(lm, Line(PROMPTS))
     assert lm.config._attn_implementation == "sdpa"
+
+
+def test_attention_with_a_gradient_is_float32_also_under_autocast(monkeypatch):
+    lm, seen, attended = model("qwen3"), [], Line.attended
+
+    def noting(self, *states):
+        out = attended(self, *states)
+        seen.append(out.dtype)
+        return out
+
+    monkeypatch.setattr(Line, "attended", noting)
+    with torch.autocast("cpu", torch.bfloat16):
+        scored(lm).sum().backward()
+        with torch.no_grad():
+            scored(lm)
+    assert seen == [torch.float32] * 2 + [torch.bfloat16] * 2

@@ -1,6 +1,8 @@
 """The student as a LightningModule: how it reads prompts, how it loads with its frozen models, how it is evaluated."""
 
 import atexit
+import gc
+import time
 from functools import cached_property
 
 from lightning.pytorch import LightningModule
@@ -169,3 +171,5 @@ class StudentModule(LightningModule):
 def _end_process_group() -> None:
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        gc.collect()  # device meshes hold groups in circles
+        time.sleep(0.5)  # without the interpreter's lock: threads that still want it to let go of a tensor get it

@@ -71,9 +71,7 @@ class Line:
         Args:
             states: (1, groups, T, size).
         """
-        pieces = torch.split(
-            states, self._sizes, 2
-        )  # the gradient of one split is one line, that of each slice another
+        pieces = torch.split(states, self._sizes, 2)  # one gradient of the line's size; slices would have one each
         return [torch.cat([pieces[i] for i in row], 2) if len(row) > 1 else pieces[row[0]] for row in self._pieces]
 
     def attended(self, query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:

@@ -41,7 +41,7 @@ class _Trunk(NamedTuple):
 class LocalScorer:
     """Scores with a Hugging Face causal language model in this process.
 
-    Rows go through the trunk end to end, a beginning that several rows share once (`models.packing`); rows of a model
+    Rows go through the trunk end to end, a beginning that several rows share once (`lines.Line`); rows of a model
     that cannot take them so, of one on an accelerator, and of a sharded one are padded. Only the positions that predict
     response tokens are kept. Results are the same to rounding.
 
